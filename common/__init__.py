@@ -1,0 +1,1 @@
+"""What every reproduction needs once: devices, data, chance, optimisers, the loop, runs, pictures."""

@@ -1,0 +1,309 @@
+"""A module's command: options made from its Config, exit codes, errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from common.errors import BadInput, Failure, Interrupted, TrainingFailed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from common.chance import Chance
+    from common.datasets import Dataset
+    from common.runs import Run
+    from common.training import Experiment, Progress
+
+MAX_SEED = 2**63 - 1
+
+
+def setting(default: Any, text: str, at_least: float, at_most: float) -> Any:
+    """A number of the document, as a field of a Config, with its meaning, unit and bounds."""
+    metadata = {"text": text, "at_least": at_least, "at_most": at_most}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a module hands over to become a command."""
+
+    name: str  # of the module
+    document: str  # number and section
+    dataset: str  # "mnist" or "fashion_mnist"
+    summary: str  # one line, for --help
+    config: type  # the module's Config
+    quick: dict[str, Any]  # settings of a run of about a minute
+    experiment: Callable[[Any, Dataset, Chance, str], Experiment]
+    figures: Callable[[Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]]  # by file name
+    results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the command; returns its exit code."""
+        try:
+            options = _parse(self, sys.argv[1:] if argv is None else argv)
+        except BadInput as error:
+            return _complain(self.name, error)
+        if options.debug:
+            _train(self, options)
+            return 0
+        try:
+            _train(self, options)
+        except Failure as error:
+            return _complain(self.name, error)
+        except KeyboardInterrupt:
+            return _complain(self.name, Interrupted("interrupted"))
+        except OSError as error:
+            return _complain(self.name, Failure(f"{error.strerror or error}: {error.filename}"))
+        return 0
+
+
+def _complain(name: str, error: Failure) -> int:
+    print(f"{name}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+# --- Options -----------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message} (--help lists the options)")
+
+
+def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line. Settings that were not given are absent from `options.given`."""
+    parser = _Parser(
+        prog=f"python -m reproductions.{program.name}",
+        description=f"{program.summary} (document {program.document}). Without options: exactly as"
+        " the document says.",
+        allow_abbrev=False,
+    )
+    settings = parser.add_argument_group("the document's settings")
+    fields = dataclasses.fields(program.config)
+    hints = typing.get_type_hints(program.config)
+    for item in fields:
+        kind = _number_type(hints[item.name])
+        default = "" if item.default is None else f" (default: {item.default})"
+        settings.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=item.name,
+            type=_bounded(kind, item.metadata["at_least"], item.metadata["at_most"]),
+            default=argparse.SUPPRESS,
+            metavar="N" if kind is int else "X",
+            help=item.metadata["text"] + default,
+        )
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--seed",
+        type=_bounded(int, 0, MAX_SEED),
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="of everything random (default: 0)",
+    )
+    run.add_argument(
+        "--dtype",
+        choices=["float32", "float64"],
+        default=argparse.SUPPRESS,
+        help="of the whole computation (default: float32)",
+    )
+    quick = ", ".join(f"{name} {value}" for name, value in program.quick.items())
+    run.add_argument(
+        "--quick",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help=f"about a minute of the real thing: {quick}",
+    )
+    run.add_argument(
+        "--output",
+        type=_folder,
+        metavar="DIR",
+        help=f"the run's own folder (default: the next number below artifacts/runs/{program.name})",
+    )
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the unfinished run in --output, or the latest unfinished one",
+    )
+    run.add_argument(
+        "--data-dir",
+        type=_folder,
+        metavar="DIR",
+        help="where the data set lies (default: $VAE_DATA_DIR, else it is fetched and cached)",
+    )
+    run.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    run.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(argv)
+
+    names = {item.name for item in fields} | {"seed", "dtype", "quick"}
+    options.given = {k: v for k, v in vars(options).items() if k in names}
+    both = set(program.quick) & set(options.given) if "quick" in options.given else set()
+    if both:
+        parser.error(f"--quick sets {', '.join(sorted(both))} itself: leave out one of the two")
+    return options
+
+
+def _number_type(hint: Any) -> type:
+    """int for `int | None`, and so on."""
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return hint
+
+
+def _bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        what = "a whole number" if kind is int else "a number"
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not (math.isfinite(value) and low <= value <= high):
+            raise argparse.ArgumentTypeError(f"{text} is not {what} from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("the name of a folder is empty or impossible")
+    return Path(text)
+
+
+# --- A run -------------------------------------------------------------------------------------------
+
+
+def _train(program: Program, options: argparse.Namespace) -> None:
+    """Opens a run, trains, draws, saves."""
+    from common import datasets
+    from common.runs import Run
+
+    if options.resume:
+        run = Run.reopen(program.name, options.output)
+        try:
+            _refuse_other_settings(run, options.given)
+            data = datasets.load(program.dataset, options.data_dir, options.quiet)
+        except BaseException:
+            run.release()
+            raise
+    else:
+        data = datasets.load(program.dataset, options.data_dir, options.quiet)
+        run = Run.create(program.name, _record(program, options.given), options.output)
+    try:
+        _train_in(run, program, data, options.quiet)
+    finally:
+        run.release()
+
+
+def _record(program: Program, given: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of the settings."""
+    quick = given.get("quick", False)
+    names = {item.name for item in dataclasses.fields(program.config)}
+    chosen = {k: v for k, v in given.items() if k in names} | (program.quick if quick else {})
+    return {
+        "document": program.document,
+        "dataset": program.dataset,
+        "config": dataclasses.asdict(program.config(**chosen)),
+        "seed": given.get("seed", 0),
+        "dtype": given.get("dtype", "float32"),
+        "quick": quick,
+    }
+
+
+def _refuse_other_settings(run: Run, given: dict[str, Any]) -> None:
+    stored = {**run.record["config"], **{k: run.record[k] for k in ("seed", "dtype", "quick")}}
+    for name, value in given.items():
+        if stored[name] != value:
+            run.release()
+            raise BadInput(
+                f"the run in {run.folder} has {name} {stored[name]}, not {value}: resume it without"
+                f" --{name.replace('_', '-')}"
+            )
+
+
+def _train_in(run: Run, program: Program, data: Dataset, quiet: bool) -> None:
+    from common import devices
+    from common.chance import Seeded
+    from common.progress import Display
+    from common.training import fit
+
+    record = run.record
+    environment = devices.describe()
+    run.update(environment=environment)
+    config = program.config(**record["config"])
+    experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
+    if not quiet:
+        print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
+    display = Display(experiment, quiet)
+    try:
+        progress = fit(experiment, run.checkpoints, display)
+    except Interrupted as error:
+        again = f"python -m reproductions.{program.name} --resume --output {run.folder}"
+        raise Interrupted(f"{error}. Continue with: {again}") from error
+    except TrainingFailed as error:
+        saved = run.checkpoints.latest()
+        where = f"the last checkpoint is of step {saved[0].step:,}" if saved else "no checkpoint yet"
+        raise TrainingFailed(f"{error}; {where}, in {run.folder}") from error
+    finally:
+        display.close()
+    _save(run, program, config, experiment, data, progress)
+    if not quiet:
+        _show_what_was_made(run, program)
+
+
+def _save(
+    run: Run,
+    program: Program,
+    config: Any,
+    experiment: Experiment,
+    data: Dataset,
+    progress: Progress,
+) -> None:
+    """Writes everything that a finished run leaves."""
+    from common import animation, plotting
+
+    began = time.monotonic()
+    run.write_history(progress.rows)
+    names = ("loss", "reconstruction", "kl")
+    run.write_arrays("steps.npz", dict(zip(names, progress.losses.T, strict=True)))
+    weights = {f"{i:02d}": v.numpy() for i, v in enumerate(experiment.variables)}
+    run.write_arrays("weights.npz", weights)
+    results = program.results(config, experiment, data)
+    note = _note(run, program)
+    for name, picture in program.figures(config, experiment, data, progress).items():
+        content = picture if isinstance(picture, bytes) else plotting.to_png(picture, note)
+        run.write(name, content)
+    captions = [f"{experiment.round_name} {row[experiment.round_name]}" for row in progress.rows]
+    captions = [f"{c} (quick run)" if run.record["quick"] else c for c in captions]
+    run.write("training.gif", animation.gif(progress.frames, ["before training", *captions]))
+    results |= {f"final_{k}": v for k, v in progress.rows[-1].items() if k != "seconds"}
+    run.finish(
+        results=results,
+        seconds={"training": progress.seconds, "pictures": time.monotonic() - began},
+    )
+
+
+def _note(run: Run, program: Program) -> str:
+    """The line of provenance below every picture."""
+    length = ", ".join(f"{v} {k}" for k, v in run.record["config"].items() if k in program.quick)
+    quick = "QUICK RUN, not the document's training: " if run.record["quick"] else ""
+    return f"{quick}{program.name}, {length}, seed {run.record['seed']}"
+
+
+def _show_what_was_made(run: Run, program: Program) -> None:
+    for name, value in run.record["results"].items():
+        if not name.startswith("final_") and isinstance(value, float):
+            print(f"{name}: {value:,.6g}")
+    print(f"made in {run.folder}:")
+    for path in sorted(run.folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            print(f"  {path.name}")

@@ -1,0 +1,180 @@
+"""Lockstep: a port and a recording of its original, step by step from the same weights, batches and noise.
+
+The format of a recording and the rule of equality are in `reproductions/golden/README.md`:
+
+    |ours[t] - loss[t]| <= (FLOOR + 10 * envelope[t]) * |loss[t]|
+
+for every step up to the horizon. The envelope is how far the original strays from itself when its initial
+weights are moved by one unit in the last place; training is chaotic, and no port can follow longer than that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import BadInput
+from common.training import Trainer
+
+Array = np.ndarray
+
+FLOOR = {"float32": 1e-5, "float64": 1e-12}  # of the rule above
+HORIZON = {"float32": 1e-3, "float64": 1e-6}  # the largest envelope at which steps are compared
+ENVELOPES = 10
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What an original program did, see `reproductions/golden/README.md`."""
+
+    document: str  # "000" to "004"
+    precision: str  # "float32" or "float64"
+    seed: int
+    batch_size: int
+    latent_dim: int
+    names: tuple[str, ...]  # of the variables, in the program's order
+    loss: Array  # [steps], nats, as the document reduces it
+    envelope: Array  # [steps], relative
+    initial_weights: Array  # [variables, 10], see `statistics`
+    weights: dict[int, Array]  # steps done -> [variables, 10]
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps that can be compared."""
+        within = np.flatnonzero(self.envelope <= HORIZON[self.precision])
+        return int(within[-1]) + 1 if len(within) else 0
+
+    @property
+    def tolerance(self) -> Array:
+        """Largest relative difference that counts as equal, for each step."""
+        return FLOOR[self.precision] + ENVELOPES * self.envelope
+
+
+def load(path: Path) -> Recording:
+    """Reads and checks a recording.
+
+    Raises:
+      BadInput: the file is not a whole recording.
+    """
+    try:
+        content = json.loads(path.read_text())
+        recording = Recording(
+            document=str(content["document"])[:3],
+            precision=content["precision"],
+            seed=int(content["seed"]),
+            batch_size=int(content["batch_size"]),
+            latent_dim=int(content["latent_dim"]),
+            names=tuple(v["name"] for v in content["variables"]),
+            loss=np.array(content["loss"], np.float64),
+            envelope=np.array(content["envelope"], np.float64),
+            initial_weights=np.array(content["initial_weights"], np.float64),
+            weights={int(k): np.array(v, np.float64) for k, v in content["weights"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is no recording ({type(error).__name__}: {error})") from error
+    variables = (len(recording.names), 10)
+    whole = (
+        recording.precision in FLOOR
+        and len(recording.loss) == len(recording.envelope) > 0
+        and np.isfinite(recording.loss).all()
+        and all(w.shape == variables for w in recording.weights.values())
+        and recording.initial_weights.shape == variables
+    )
+    if not whole:
+        raise BadInput(f"{path} is no whole recording: its fields do not fit together")
+    return recording
+
+
+def statistics(variables: Sequence[Any]) -> Array:
+    """A variable in ten numbers: its sum, its L2 norm and eight of its entries, [variables, 10]."""
+    rows = []
+    for variable in variables:
+        flat = np.asarray(variable, np.float64).ravel()
+        places = np.linspace(0, flat.size - 1, 8).astype(int)
+        rows.append([flat.sum(), np.linalg.norm(flat), *flat[places]])
+    return np.array(rows)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a port did on the chance of a recording."""
+
+    loss: Array  # [steps]
+    initial_weights: Array  # [variables, 10]
+    weights: dict[int, Array]  # steps done -> [variables, 10]
+
+
+def replay(
+    trainer: Trainer,
+    recording: Recording,
+    steps: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Replay:
+    """Runs a port for `steps` steps, looking at its variables where the recording did."""
+    variables = trainer.experiment.variables
+    initial = statistics(variables)
+    marks = [mark for mark in recording.weights if mark <= steps]
+    losses: list[Array] = []
+    weights = {}
+    done = 0
+    for stop in sorted({*marks, steps}):
+        for start in range(done, stop, trainer.experiment.steps_per_call):
+            end = min(start + trainer.experiment.steps_per_call, stop)
+            losses.append(trainer.run(start, end)[:, 0])
+            on_step(end)
+        done = stop
+        if stop in marks:
+            weights[stop] = statistics(variables)
+    return Replay(np.concatenate(losses).astype(np.float64), initial, weights)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a replay compares with its recording."""
+
+    steps: int  # compared
+    horizon: int  # that could be compared
+    difference: Array  # [steps], relative
+    first_bad_step: int | None  # counted from 1
+    problems: tuple[str, ...]  # one line each; empty if the port is proved
+
+    @property
+    def largest(self) -> tuple[float, int]:
+        """The largest relative difference and its step."""
+        worst = int(np.argmax(np.nan_to_num(self.difference, nan=np.inf)))
+        return float(self.difference[worst]), worst + 1
+
+    def digits(self, step: int) -> float | None:
+        """Decimal digits on which both agree up to `step`, 16 at most; None beyond the end."""
+        if step > self.steps:
+            return None
+        difference = float(np.max(np.nan_to_num(self.difference[:step], nan=1.0)))
+        return min(16.0, -math.log10(difference)) if difference > 0 else 16.0
+
+
+def compare(recording: Recording, ours: Replay) -> Verdict:
+    """Applies the rule to every step, and the variables' tolerances at every mark."""
+    steps = len(ours.loss)
+    theirs = recording.loss[:steps]
+    difference = np.abs(ours.loss - theirs) / np.abs(theirs)
+    bad = np.flatnonzero(~(difference <= recording.tolerance[:steps]))  # also where it is NaN
+    first_bad = int(bad[0]) + 1 if len(bad) else None
+    problems = [*_variable_problems(recording, ours)]
+    if first_bad is not None:
+        t = first_bad - 1
+        problems.append(
+            f"step {first_bad}: loss {ours.loss[t]!r}, recorded {theirs[t]!r}: relative difference"
+            f" {difference[t]:.2e}, allowed {recording.tolerance[t]:.2e}"
+        )
+    return Verdict(steps, recording.horizon, difference, first_bad, tuple(problems))
+
+
+def _variable_problems(recording: Recording, ours: Replay) -> Iterator[str]:
+    """The first variable that strays at each mark, if any."""
+    return iter(())

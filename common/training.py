@@ -1,0 +1,310 @@
+"""The one loop: many steps per call inside the graph, a loss for every step, resumable at any step.
+
+A module hands over an `Experiment`; `Trainer` runs its steps; `fit` adds what a run needs: history,
+pictures for the GIF, checkpoints, the stop when the loss is no longer a number. The proofs drive the same
+`Trainer` with recorded chance.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from common.chance import Batches, Chance
+from common.errors import Interrupted, TrainingFailed
+from common.lazy import tf
+from common.optimizers import Optimizer
+
+Array = np.ndarray
+Row = dict[str, float]
+
+CHECKPOINT_SECONDS = 20.0  # at most this much work, and one block of steps, is lost to a kill
+
+
+class Losses(NamedTuple):
+    """What a module's loss function returns for a batch."""
+
+    loss: tf.Tensor  # scalar, as the document reduces it
+    reconstruction: tf.Tensor  # [batch], nats per image
+    kl: tf.Tensor  # [batch], nats per image
+
+
+LossFunction = Callable[[Any, Any, Any], Losses]  # (images uint8, labels uint8, eps) -> Losses
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything the loop needs to know of a module."""
+
+    model: Any
+    variables: Sequence[Any]  # in the document's order
+    optimizer: Optimizer
+    loss: LossFunction
+    chance: Chance
+    batches: Batches
+    images: Array  # uint8 [n, 28, 28], the training set
+    labels: Array  # uint8 [n]
+    latent_dim: int
+    dtype: str
+    steps: int  # length of the training
+    steps_per_round: int  # steps between two rows of the history
+    round_name: str  # "epoch", or "step" where the document counts steps
+    steps_per_call: int  # steps that one call of the graph makes; a stop waits for its end
+    frame: Callable[[], Array]  # uint8 [height, width]: a picture for the GIF
+    evaluate: Callable[[int], Row] = lambda round_number: {}  # further columns of the history
+    report: Callable[[Progress], str | None] = lambda progress: None  # what the document prints then
+    compile_with_xla: bool = False  # measured: helps the MLPs, hurts transposed convolutions on a CPU
+
+
+class Trainer:
+    """Runs the steps of an experiment inside one compiled graph."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._images = tf.constant(experiment.images)
+        self._labels = tf.constant(experiment.labels)
+        self._block = tf.function(
+            self._run_block,
+            jit_compile=experiment.compile_with_xla,
+            input_signature=[
+                tf.TensorSpec(experiment.images.shape, tf.uint8),
+                tf.TensorSpec(experiment.labels.shape, tf.uint8),
+                tf.TensorSpec([None, None], tf.int32),
+                tf.TensorSpec([None, None, experiment.latent_dim], tf.float32),
+            ],
+        )
+
+    def _step(self, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+        experiment = self.experiment
+        with tf.GradientTape() as tape:
+            losses = experiment.loss(images, labels, tf.cast(eps, experiment.dtype))
+        gradients = tape.gradient(losses.loss, experiment.optimizer.variables)
+        experiment.optimizer.apply(gradients)
+        return tf.stack(
+            [losses.loss, tf.reduce_mean(losses.reconstruction), tf.reduce_mean(losses.kl)]
+        )
+
+    def _run_block(
+        self, images: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor, eps: tf.Tensor
+    ) -> tf.Tensor:
+        """indices [steps, batch], eps [steps, batch, latent] -> [steps, 3]."""
+        steps = tf.shape(indices)[0]
+        results = tf.TensorArray(self.experiment.dtype, size=steps, element_shape=[3])
+        for i in tf.range(steps):
+            batch = indices[i]
+            result = self._step(tf.gather(images, batch), tf.gather(labels, batch), eps[i])
+            results = results.write(i, result)
+        return results.stack()
+
+    def run(self, start: int, stop: int) -> Array:
+        """Makes the steps start .. stop-1.
+
+        Returns:
+          [stop - start, 3]: for each step, from before its update, the loss as the document reduces
+          it, and the batch's mean reconstruction and KL in nats per image.
+        """
+        results = []
+        for indices in self._blocks(start, stop):
+            steps, size = indices.shape
+            first = start + sum(len(r) for r in results)
+            shape = (size, self.experiment.latent_dim)
+            eps = np.stack([self.experiment.chance.noise(first + i, shape) for i in range(steps)])
+            results.append(self._block(self._images, self._labels, indices, eps).numpy())
+        return np.concatenate(results)
+
+    def _blocks(self, start: int, stop: int) -> Iterator[Array]:
+        """Index arrays [steps, batch] for the steps start .. stop-1, batches of one size together."""
+        block: list[Array] = []
+        for step in range(start, stop):
+            batch = self.experiment.batches(step)
+            if block and (
+                len(batch) != len(block[0]) or len(block) == self.experiment.steps_per_call
+            ):
+                yield np.stack(block).astype(np.int32)
+                block = []
+            block.append(batch)
+        yield np.stack(block).astype(np.int32)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The variables and the optimiser's state, by position."""
+        return {f"state_{i:03d}": v.numpy() for i, v in enumerate(self._state_variables)}
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Puts back what `state` returned."""
+        for i, variable in enumerate(self._state_variables):
+            variable.assign(state[f"state_{i:03d}"])
+
+    @property
+    def _state_variables(self) -> list[Any]:
+        return [*self.experiment.variables, *self.experiment.optimizer.state]
+
+
+class Evaluator:
+    """Losses of a fixed set of images, computed batch by batch inside one graph."""
+
+    def __init__(
+        self, loss: LossFunction, images: Array, labels: Array, batch_size: int, dtype: str
+    ) -> None:
+        self.size, self.batch_size = len(images), batch_size
+        self._images, self._labels = tf.constant(images), tf.constant(labels)
+
+        @tf.function(reduce_retracing=True)
+        def batch_losses(images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> Losses:
+            return loss(images, labels, tf.cast(eps, dtype))
+
+        self._batch_losses = batch_losses
+
+    def __call__(self, eps: Array) -> Losses:
+        """Evaluates all images with the noise `eps`, float32 [n, latent].
+
+        Returns:
+          NumPy arrays: the loss of each batch [batches], reconstruction [n] and KL [n].
+        """
+        results = []
+        for start in range(0, self.size, self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            results.append(
+                self._batch_losses(self._images[batch], self._labels[batch], tf.constant(eps[batch]))
+            )
+        return Losses(
+            np.array([float(r.loss) for r in results]),
+            np.concatenate([r.reconstruction.numpy() for r in results]),
+            np.concatenate([r.kl.numpy() for r in results]),
+        )
+
+
+def in_batches(function: Callable[[Any], Any], array: Array, batch_size: int = 1000) -> Array:
+    """Applies `function` to `array` a batch at a time; the results, concatenated."""
+    parts = [function(array[i : i + batch_size]) for i in range(0, len(array), batch_size)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+@dataclass
+class Progress:
+    """How far a run has come; with `Trainer.state`, all that a checkpoint holds."""
+
+    step: int = 0  # steps done
+    seconds: float = 0.0  # spent in `fit`, over all sittings
+    round_seconds: float = 0.0  # spent in the steps of the round that is under way
+    losses: Array = field(default_factory=lambda: np.zeros([0, 3]))  # [step, 3], see Trainer.run
+    rows: list[Row] = field(default_factory=list)  # the history, one row a round
+    frames: list[Array] = field(default_factory=list)  # for the GIF, from before training on
+
+
+class Checkpoints(Protocol):
+    """Where `fit` leaves and finds its checkpoints."""
+
+    def save(self, progress: Progress, state: dict[str, Array]) -> None: ...
+
+    def latest(self) -> tuple[Progress, dict[str, Array]] | None: ...
+
+
+class Listener(Protocol):
+    """Who is told how the training goes."""
+
+    def on_steps(self, progress: Progress) -> None: ...
+
+    def on_round(self, progress: Progress, report: str | None) -> None: ...
+
+
+def fit(experiment: Experiment, checkpoints: Checkpoints, listener: Listener) -> Progress:
+    """Trains to the end, from the latest checkpoint if there is one.
+
+    Raises:
+      TrainingFailed: a loss is not finite. The checkpoints are those from before.
+      Interrupted: SIGINT or SIGTERM arrived; a checkpoint of this very step was saved.
+    """
+    trainer = Trainer(experiment)
+    found = checkpoints.latest()
+    if found is not None:
+        progress, state = found
+        trainer.restore(state)
+    else:
+        progress = Progress(frames=[experiment.frame()])
+
+    saved_at = time.monotonic()
+    with _stop_signals() as stop:
+        while progress.step < experiment.steps:
+            began = time.monotonic()
+            _advance(trainer, progress)
+            listener.on_steps(progress)
+            if progress.step % experiment.steps_per_round == 0 or progress.step == experiment.steps:
+                _close_round(experiment, progress)
+                listener.on_round(progress, experiment.report(progress))
+            progress.seconds += time.monotonic() - began
+            done = progress.step == experiment.steps
+            if done or stop.is_set() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+                checkpoints.save(progress, trainer.state)
+                saved_at = time.monotonic()
+            if stop.is_set() and not done:
+                raise Interrupted(f"stopped and saved after step {progress.step:,}")
+    return progress
+
+
+def _advance(trainer: Trainer, progress: Progress) -> None:
+    """Makes the steps of one call, up to the end of the round at most."""
+    experiment = trainer.experiment
+    began = time.monotonic()
+    round_end = (progress.step // experiment.steps_per_round + 1) * experiment.steps_per_round
+    stop = min(progress.step + experiment.steps_per_call, round_end, experiment.steps)
+    losses = trainer.run(progress.step, stop)
+    finite = np.isfinite(losses[:, 0])
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        before = np.concatenate([progress.losses[:, 0], losses[:bad, 0]])
+        raise TrainingFailed(
+            f"the loss of step {progress.step + bad + 1:,} is {losses[bad, 0]}"
+            + (f", after {before[-1]:.6g}" if len(before) else "")
+            + f" (learning rate {experiment.optimizer.learning_rate:g})"
+        )
+    progress.losses = np.concatenate([progress.losses, losses])
+    progress.step = stop
+    progress.round_seconds += time.monotonic() - began
+
+
+def _close_round(experiment: Experiment, progress: Progress) -> None:
+    """Adds the round's row to the history, and its frame to the GIF."""
+    rounds = len(progress.rows)
+    steps = range(rounds * experiment.steps_per_round, progress.step)
+    losses = progress.losses[steps.start :]
+    images = [experiment.batches.size(step) for step in steps]
+    _, reconstruction, kl = np.average(losses, axis=0, weights=images)
+    progress.rows.append(
+        {
+            experiment.round_name: rounds + 1 if experiment.round_name == "epoch" else progress.step,
+            "loss": float(losses[:, 0].mean()),  # over the steps, as the documents average
+            "reconstruction": float(reconstruction),
+            "kl": float(kl),
+            "last_loss": float(losses[-1, 0]),
+            **experiment.evaluate(rounds + 1),
+            "seconds": progress.round_seconds,
+        }
+    )
+    progress.frames.append(experiment.frame())
+    progress.round_seconds = 0.0
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of ending the process in the middle of a step."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals belong to the main thread
+        return
+    handlers = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

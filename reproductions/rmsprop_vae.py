@@ -1,0 +1,253 @@
+"""Document 003: a two-dimensional VAE of tanh layers, cross-entropy, RMSProp.
+
+Source: a Chinese annotation of aymericdamien's TensorFlow-Examples `variational_autoencoder` for TensorFlow 1
+placeholders; annotator and date are not in the text.
+Trains 784-512-2-512-784 on 55,000 grey-scale images of MNIST for 3,000 steps.
+
+    python -m reproductions.rmsprop_vae
+
+Names: theirs -> ours: `z_std` -> z_log_var (it is the logarithm of the variance); `decoder` -> x_decoded (after
+the sigmoid); `encode_decode_loss` -> reconstruction; `kl_div_loss` -> kl.
+
+Kept quirks
+  1. TF1's RMSProp starts its mean square at ones, not zeros, which damps the first steps; its epsilon is 1e-10,
+     under the root.
+  2. Every variable, biases too, starts from a normal with standard deviation 1 / sqrt(shape[0] / 2).
+  3. The logarithms are guarded by adding 1e-10. In float32 1e-10 + 1 is 1, so the second guard guards nothing: a
+     pixel that saturates at 1 where the image is not 1 makes the loss infinite, and this run stops there.
+  4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000` does as the comment says).
+  5. The manifold's rows are drawn bottom up.
+  6. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a pass leaves
+     incomplete from the next pass.
+  7. Pixels are float32(x) * float32(1/255), which differs from x / 255 in the last bit.
+
+Deviations
+  1. The noise is an argument, so that a recording's noise can take its place.
+  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document lacks.
+  3. The program's `print(i)` of every step has become the progress bar.
+
+Printed by the upstream notebook (step: loss): 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000: 172.93,
+30,000: 151.27.
+
+#### References
+D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
+X. Glorot, Y. Bengio. Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from common import plotting
+from common.animation import tile, to_uint8
+from common.chance import Chance, Weights
+from common.cli import Program, setting
+from common.datasets import Dataset
+from common.lazy import tf
+from common.optimizers import TF1RMSProp
+from common.training import Experiment, Losses, Progress, in_batches
+
+Array = np.ndarray
+Model = dict[str, Any]  # the document's `weights` and `biases`: name -> tf.Variable, in its order
+
+PIXELS = 784
+HELD_BACK = 5_000  # training images that the TF1 reader set aside for validation
+PIXEL_SCALE = np.float32(1 / 255)
+LOG_GUARD = 1e-10
+PRINT_EVERY = 1_000  # steps
+STEPS_PER_ROW = 100  # of the history; the document has no epochs
+GRID = np.linspace(-3, 3, 20)
+CMAP = "gray"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The document's settings."""
+
+    steps: int = setting(3_000, "batches to train on", 1, 10_000_000)
+    batch_size: int = setting(64, "images in a batch", 1, 10_000)
+    learning_rate: float = setting(1e-3, "of RMSProp", 0, 1)
+    hidden: int = setting(512, "units of each hidden layer", 1, 10_000)
+    latent_dim: int = setting(2, "dimensions of z", 2, 2)
+
+
+# --- Data --------------------------------------------------------------------------------------------
+
+
+def inputs(images: Any, dtype: str) -> tf.Tensor:
+    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader did."""
+    x = tf.cast(tf.reshape(images, [-1, PIXELS]), tf.float32) * PIXEL_SCALE
+    return tf.cast(x, dtype)
+
+
+# --- Model -------------------------------------------------------------------------------------------
+
+
+def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
+    """Makes the ten variables and gives them their start."""
+
+    def glorot(*shape: int) -> tf.Variable:
+        return tf.Variable(weights.normal(shape, 1 / np.sqrt(shape[0] / 2)), dtype=dtype)
+
+    hidden, latent = config.hidden, config.latent_dim
+    return {
+        "encoder_w": glorot(PIXELS, hidden),
+        "z_mean_w": glorot(hidden, latent),
+        "z_log_var_w": glorot(hidden, latent),
+        "decoder_w": glorot(latent, hidden),
+        "out_w": glorot(hidden, PIXELS),
+        "encoder_b": glorot(hidden),
+        "z_mean_b": glorot(latent),
+        "z_log_var_b": glorot(latent),
+        "decoder_b": glorot(hidden),
+        "out_b": glorot(PIXELS),
+    }
+
+
+def encode(model: Model, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """x [batch, 784] -> z_mean, z_log_var, [batch, 2] each."""
+    h = tf.tanh(x @ model["encoder_w"] + model["encoder_b"])
+    z_mean = h @ model["z_mean_w"] + model["z_mean_b"]
+    z_log_var = h @ model["z_log_var_w"] + model["z_log_var_b"]
+    return z_mean, z_log_var
+
+
+def decode(model: Model, z: Any) -> tf.Tensor:
+    """z [batch, 2] -> x_decoded [batch, 784] in 0 .. 1."""
+    h = tf.tanh(z @ model["decoder_w"] + model["decoder_b"])
+    return tf.sigmoid(h @ model["out_w"] + model["out_b"])
+
+
+# --- Loss --------------------------------------------------------------------------------------------
+
+
+def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+    """The document's loss of a batch: an ELBO, negated, in nats per image.
+
+    Args:
+      model: the variables.
+      images: uint8 [batch, 28, 28].
+      labels: not used.
+      eps: standard normal noise [batch, 2].
+    """
+    x = inputs(images, eps.dtype)
+    z_mean, z_log_var = encode(model, x)
+    z = z_mean + tf.exp(z_log_var / 2) * eps
+    x_decoded = decode(model, z)
+    log_likelihood = x * tf.math.log(LOG_GUARD + x_decoded)
+    log_likelihood += (1 - x) * tf.math.log(LOG_GUARD + 1 - x_decoded)
+    reconstruction = -tf.reduce_sum(log_likelihood, axis=1)
+    kl = -0.5 * tf.reduce_sum(1 + z_log_var - tf.square(z_mean) - tf.exp(z_log_var), axis=1)
+    return Losses(tf.reduce_mean(reconstruction + kl), reconstruction, kl)
+
+
+# --- Training ----------------------------------------------------------------------------------------
+
+
+def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
+    """Puts data, model, loss and optimiser together for the loop."""
+    model = build(config, chance.weights(), dtype)
+    variables = list(model.values())
+    images, labels = data.train_images[HELD_BACK:], data.train_labels[HELD_BACK:]
+    return Experiment(
+        model=model,
+        variables=variables,
+        optimizer=TF1RMSProp(variables, config.learning_rate),
+        loss=partial(loss, model),
+        chance=chance,
+        batches=chance.batches(len(images), config.batch_size, tail="carry"),
+        images=images,
+        labels=labels,
+        latent_dim=config.latent_dim,
+        dtype=dtype,
+        steps=config.steps,
+        steps_per_round=STEPS_PER_ROW,
+        round_name="step",
+        steps_per_call=STEPS_PER_ROW,
+        report=report,
+        frame=frame_maker(model, dtype),
+        compile_with_xla=True,
+    )
+
+
+def report(progress: Progress) -> str | None:
+    """What the document prints: the loss of step 1 and of every thousandth."""
+    steps = [1] if len(progress.rows) == 1 else []
+    if progress.step % PRINT_EVERY == 0:
+        steps.append(progress.step)
+    return "\n".join(f"Step {n}, Loss: {progress.losses[n - 1, 0]:f}" for n in steps) or None
+
+
+# --- Pictures ----------------------------------------------------------------------------------------
+
+
+def pictures_of(model: Model, z: Array, dtype: str) -> Array:
+    """Decodes z [..., 2] into pictures [..., 28, 28]."""
+    flat = in_batches(partial(decode, model), z.reshape(-1, z.shape[-1]).astype(dtype))
+    return flat.reshape(*z.shape[:-1], 28, 28)
+
+
+def frame_maker(model: Model, dtype: str) -> Callable[[], Array]:
+    """For the GIF: the manifold of the moment, 10 x 10, bottom up."""
+    axis = np.linspace(-3, 3, 10)
+    z = plotting.grid_codes(axis, axis)
+    return lambda: tile(to_uint8(pictures_of(model, z, dtype)[::-1]))
+
+
+def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) -> dict[str, Any]:
+    """The document's manifold, and what else its reader wants to see."""
+    model = run.model
+    manifold = pictures_of(model, plotting.grid_codes(GRID, GRID), run.dtype)
+    z_mean = in_batches(lambda part: encode(model, inputs(part, run.dtype))[0], data.test_images)
+    shown = data.test_images[:30]
+    return {
+        "manifold.png": plotting.manifold(
+            manifold, GRID, GRID, "Manifold: z from −3 to 3, z[1] upwards", CMAP, z1_upwards=True
+        ),
+        "latent.png": plotting.latent_scatter(
+            z_mean, data.test_labels, data.class_names, "Posterior means of the 10,000 test images"
+        ),
+        "reconstructions.png": plotting.reconstructions(
+            shown / 255, pictures_of(model, z_mean[:30], run.dtype),
+            "Test images and their reconstructions from z_mean", CMAP,
+        ),
+        "curves.png": plotting.curves(
+            progress.rows,
+            "step",
+            [
+                ("Loss", "nats per image", {"loss": "mean of 100 steps", "last_loss": "last of them"}),
+                ("Reconstruction", "nats per image", {"reconstruction": "training"}),
+                ("KL", "nats per image", {"kl": "training"}),
+            ],
+            "rmsprop_vae: training on MNIST",
+        ),
+    }  # fmt: skip
+
+
+# --- The command -------------------------------------------------------------------------------------
+
+PROGRAM = Program(
+    name="rmsprop_vae",
+    document="003",
+    dataset="mnist",
+    summary="VAE of tanh layers with RMSProp, by TF1 placeholders",
+    config=Config,
+    quick={"steps": 1_000},
+    experiment=experiment,
+    figures=figures,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return PROGRAM.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
