@@ -1,1 +1,2 @@
-"""What every reproduction needs once: devices, data, chance, optimisers, the loop, runs, pictures."""
+"""What every reproduction needs once: devices, data, chance, optimisers, the loop, runs,
+pictures."""

@@ -52,9 +52,7 @@ def gif(frames: Sequence[Array], captions: Sequence[str]) -> bytes:
     scale = max(1, WIDTH // frames[0].shape[1])
     pictures = [_captioned(f, c, scale) for f, c in zip(frames, captions, strict=True)]
     durations = [FRAME_MS] * (len(pictures) - 1) + [HOLD_MS]
-    return iio.imwrite(
-        "<bytes>", pictures, extension=".gif", duration=durations, loop=0, mode="L"
-    )
+    return iio.imwrite("<bytes>", pictures, extension=".gif", duration=durations, loop=0, mode="L")
 
 
 def _captioned(frame: Array, caption: str, scale: int) -> Array:

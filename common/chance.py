@@ -1,14 +1,15 @@
 """Everything random: initial weights, the order of the images, the noise.
 
-A run is a pure function of its settings and its seed. Each draw is keyed by what it is for (the noise of
-step 1,234; the order of pass 7), not by what was drawn before, so there is no generator state to save and a
-resumed run ends with the same bits as one that was never stopped.
+A run is a pure function of its settings and its seed. Each draw is keyed by what it is for (the
+noise of step 1,234; the order of pass 7), not by what was drawn before, so there is no generator
+state to save and a resumed run ends with the same bits as one that was never stopped.
 
-`Seeded` serves a run; `Recorded` puts the streams of a recording of an original program in its place. The
-training loop cannot tell which of them it has: that is what makes the proof a proof of the code that trains.
+`Seeded` serves a run; `Recorded` puts the streams of a recording of an original program in its
+place. The training loop cannot tell which of them it has: that is what makes the proof a proof of
+the code that trains.
 
-Numbers are drawn by NumPy's Philox (counter-based: any position can be reached directly) and always in
-float32, then cast, so a float64 run starts from the same numbers.
+Numbers are drawn by NumPy's Philox (counter-based: any position can be reached directly) and always
+in float32, then cast, so a float64 run starts from the same numbers.
 """
 
 from __future__ import annotations
@@ -96,17 +97,18 @@ class Batches:
         )
 
 
+# Each purpose has a stream of its own; the numbers are part of what a seed means.
+_STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "codes": 4}
+
+
 class Seeded:
     """Chance for a run: every draw a function of (seed, what it is for, which one)."""
-
-    # Each purpose has a stream of its own; the numbers are part of the seed's meaning.
-    _STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "codes": 4}
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def _generator(self, stream: str, index: int = 0) -> np.random.Generator:
-        counter = [0, 0, index, self._STREAMS[stream]]  # 2^128 numbers apart
+        counter = [0, 0, index, _STREAMS[stream]]  # 2^128 numbers apart
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
 
     def weights(self) -> Weights:
@@ -207,7 +209,8 @@ class RecordedWeights:
 
 
 def glorot_limit(shape: tuple[int, ...]) -> float:
-    """Bound of Glorot's uniform distribution for a dense or convolution kernel (Keras's default)."""
+    """Bound of Glorot's uniform distribution for a dense or convolution kernel (Keras's
+    default)."""
     receptive_field = int(np.prod(shape[:-2]))
     return float(np.sqrt(6 / ((shape[-2] + shape[-1]) * receptive_field)))
 

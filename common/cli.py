@@ -44,45 +44,67 @@ class Program:
     config: type  # the module's Config
     quick: dict[str, Any]  # settings of a run of about a minute
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
-    figures: Callable[[Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]]  # by file name
+    figures: Callable[
+        [Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]
+    ]  # by file name
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
+
+    @property
+    def source_digest(self) -> str:
+        """SHA-256 of the module's source and of `common`."""
+        from common.runs import source_digest
+
+        return source_digest(Path(self.experiment.__code__.co_filename))  # type: ignore[attr-defined]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command; returns its exit code."""
-        try:
-            options = _parse(self, sys.argv[1:] if argv is None else argv)
-        except BadInput as error:
-            return _complain(self.name, error)
-        if options.debug:
-            _train(self, options)
-            return 0
-        try:
-            _train(self, options)
-        except Failure as error:
-            return _complain(self.name, error)
-        except KeyboardInterrupt:
-            return _complain(self.name, Interrupted("interrupted"))
-        except OSError as error:
-            return _complain(self.name, Failure(f"{error.strerror or error}: {error.filename}"))
+        arguments = sys.argv[1:] if argv is None else argv
+        return run_command(
+            self.name, lambda: _train(self, _parse(self, arguments)), "--debug" in arguments
+        )
+
+
+def run_command(name: str, command: Callable[[], None], debug: bool = False) -> int:
+    """Runs a command and turns its failures into one line on stderr and an exit code.
+
+    Args:
+      name: how the line begins.
+      command: what to run.
+      debug: let failures through, with their tracebacks.
+    """
+    try:
+        command()
         return 0
+    except (Failure, KeyboardInterrupt, OSError) as error:
+        if debug:
+            raise
+        failure = _as_failure(error)
+        print(f"{name}: {failure}", file=sys.stderr)
+        return failure.exit_code
 
 
-def _complain(name: str, error: Failure) -> int:
-    print(f"{name}: {error}", file=sys.stderr)
-    return error.exit_code
+def _as_failure(error: BaseException) -> Failure:
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return Failure(f"{error.strerror or error}{where}")
+    return Interrupted("interrupted")
 
 
-# --- Options -----------------------------------------------------------------------------------------
+# --- Options --------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message} (--help lists the options)")
 
 
 def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
     """Reads the command line. Settings that were not given are absent from `options.given`."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog=f"python -m reproductions.{program.name}",
         description=f"{program.summary} (document {program.document}). Without options: exactly as"
         " the document says.",
@@ -179,7 +201,7 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-# --- A run -------------------------------------------------------------------------------------------
+# --- A run ----------------------------------------------------------------------------------------
 
 
 def _train(program: Program, options: argparse.Namespace) -> None:
@@ -216,6 +238,7 @@ def _record(program: Program, given: dict[str, Any]) -> dict[str, Any]:
         "seed": given.get("seed", 0),
         "dtype": given.get("dtype", "float32"),
         "quick": quick,
+        "source_sha256": program.source_digest,
     }
 
 
@@ -251,7 +274,9 @@ def _train_in(run: Run, program: Program, data: Dataset, quiet: bool) -> None:
         raise Interrupted(f"{error}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
-        where = f"the last checkpoint is of step {saved[0].step:,}" if saved else "no checkpoint yet"
+        where = (
+            f"the last checkpoint is of step {saved[0].step:,}" if saved else "no checkpoint yet"
+        )
         raise TrainingFailed(f"{error}; {where}, in {run.folder}") from error
     finally:
         display.close()

@@ -29,7 +29,8 @@ def prepare(tf: Any) -> None:
     Args:
       tf: the TensorFlow module, before any GPU has been used.
     """
-    # The remapper fails on leaky ReLU inside a loop, says so, and gains nothing elsewhere (measured).
+    # The remapper fails on leaky ReLU inside a loop, says so, and gains nothing elsewhere
+    # (measured).
     tf.config.optimizer.set_experimental_options({"remapping": False})
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
@@ -58,13 +59,13 @@ def describe() -> dict[str, Any]:
 def _quiet() -> Iterator[None]:
     """Silences TensorFlow's start-up chatter, unless TF_CPP_MIN_LOG_LEVEL asks for it.
 
-    Some lines are written by native code before its logging is set up, so the file descriptor itself is
-    turned away for as long as the import lasts. An exception still comes through.
+    Some lines are written by native code before its logging is set up, so the file descriptor
+    itself is turned away for as long as the import lasts. An exception still comes through.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, after the import too
+    if level in ("0", "1"):
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors only, also after the import
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

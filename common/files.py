@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replaces `path` by `content` in one step: a reader sees the old file or the new one.
 
-    The content is on the disk before the name is; a crash leaves at most a file that begins with a dot.
+    The content is on the disk before the name is. A kill leaves at most a file beside `path`, whose
+    name is a dot, that of `path`, a dot and random digits.
 
     Raises:
       OSError: the disk is full, or the folder cannot be written; `path` is as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise

@@ -1,8 +1,8 @@
 """TensorFlow and its companions, loaded when a name in them is first used.
 
-`from common.lazy import tf` costs nothing until `tf.something` is touched, so a module can be written as
-its tutorial is and still answer `--help` at once. It also means that nothing can reach a device before
-`common.devices` has set it up: the first touch goes through `devices.load`.
+`from common.lazy import tf` costs nothing until `tf.something` is touched, so a module can be
+written as its tutorial is and still answer `--help` at once. It also means that nothing can reach a
+device before `common.devices` has set it up: the first touch goes through `devices.load`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Adam, RMSProp and Nadam as TensorFlow 1.14 and 2.0 computed them.
 
-Today's optimisers of the same names compute something else: another epsilon, another start of the slots,
-another momentum schedule. In double precision two more facts show (found by replaying the originals): the
-TF1 optimisers and `tf.keras`'s Adam keep their hyper-parameters as float32 and cast them up, and TF1's Adam
-keeps the powers of its betas as running products in float32.
+Today's optimisers of the same names compute something else: another epsilon, another start of the
+slots, another momentum schedule. In double precision two more facts show (found by replaying the
+originals): the TF1 optimisers and `tf.keras`'s Adam keep their hyper-parameters as float32 and cast
+them up, and TF1's Adam keeps the powers of its betas as running products in float32.
 
 The update itself is done by TensorFlow's own kernels where the originals called them.
 """
@@ -212,5 +212,3 @@ class LegacyNadam(_Slots):
             variable.assign_sub(self.learning_rate * m_bar / (tf.sqrt(v_hat) + self.epsilon))
         self.mu_product.assign(product)
         self.iterations.assign_add(1)
-
-

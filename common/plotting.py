@@ -147,7 +147,8 @@ def latent_scatter(
     )  # fmt: skip
     bar = figure.colorbar(points, ax=axes, ticks=range(classes), label="class")
     bar.ax.set_yticklabels(class_names)
-    bar.solids.set_alpha(1)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     if prior_means is not None:
         _draw_priors(axes, prior_means, cmap)
     axes.set(xlabel="z_mean[0]", ylabel="z_mean[1]", title=title)
@@ -173,7 +174,9 @@ def curves(
     ):
         for column, legend in columns.items():
             marker = "o" if len(rows) < 40 else None
-            axes.plot([r[x] for r in rows], [r[column] for r in rows], marker=marker, ms=3, label=legend)
+            axes.plot(
+                [r[x] for r in rows], [r[column] for r in rows], marker=marker, ms=3, label=legend
+            )
         axes.set(title=name, xlabel=x, ylabel=unit)
         axes.grid(alpha=0.3)
         if len(columns) > 1:

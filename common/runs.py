@@ -1,12 +1,12 @@
 """A run's folder: settings, history, checkpoints, pictures. Numbered, locked, every file whole.
 
-    artifacts/runs/<module>/0001/
-        run.json        settings, seed, versions, device, final figures; "finished": false until the end
-        history.csv     a row for each epoch (or each hundred steps)
-        steps.npz       loss, reconstruction and KL of every single step
-        weights.npz     the trained variables, in the document's order
-        *.png, training.gif
-        checkpoints/    the latest two
+artifacts/runs/<module>/0001/
+    run.json        settings, seed, versions, device, final figures; "finished": false until the
+    end history.csv     a row for each epoch (or each hundred steps)
+    steps.npz       loss, reconstruction and KL of every single step
+    weights.npz     the trained variables, in the document's order
+    *.png, training.gif
+    checkpoints/    the latest two
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Run:
 
     @classmethod
     def create(cls, module: str, record: dict[str, Any], output: Path | None) -> Run:
-        """Makes a folder for a new run: `output`, or the next number below `artifacts/runs/<module>`.
+        """Makes a folder for a new run: `output`, or the next number below
+        `artifacts/runs/<module>`.
 
         Raises:
           BadInput: `output` holds files already, or cannot be written.
@@ -83,7 +84,9 @@ class Run:
             unfinished = (f for f in folders if (r := _read_record(f)) and not r.get("finished"))
             output = next(unfinished, None)
             if output is None:
-                raise BadInput(f"no unfinished run below {ROOT / module}: start one without --resume")
+                raise BadInput(
+                    f"no unfinished run below {ROOT / module}: start one without --resume"
+                )
         record = _read_record(output)
         if record is None:
             raise BadInput(f"{output} holds no run that could be resumed")
@@ -121,6 +124,14 @@ class Run:
 
     def release(self) -> None:
         self._lock.release()
+
+
+def source_digest(module: Path) -> str:
+    """SHA-256 of a reproduction's source and of `common`: what a run's results vouch for."""
+    digest = hashlib.sha256()
+    for path in [module, *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -180,7 +191,9 @@ class CheckpointFolder:
 def _new_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(name != ".lock" for name in os.listdir(folder)):
-        raise BadInput(f"{folder} is not empty: name another folder, or continue a run with --resume")
+        raise BadInput(
+            f"{folder} is not empty: name another folder, or continue a run with --resume"
+        )
     return folder
 
 

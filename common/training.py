@@ -1,8 +1,8 @@
 """The one loop: many steps per call inside the graph, a loss for every step, resumable at any step.
 
 A module hands over an `Experiment`; `Trainer` runs its steps; `fit` adds what a run needs: history,
-pictures for the GIF, checkpoints, the stop when the loss is no longer a number. The proofs drive the same
-`Trainer` with recorded chance.
+pictures for the GIF, checkpoints, the stop when the loss is no longer a number. The proofs drive
+the same `Trainer` with recorded chance.
 """
 
 from __future__ import annotations
@@ -59,8 +59,12 @@ class Experiment:
     steps_per_call: int  # steps that one call of the graph makes; a stop waits for its end
     frame: Callable[[], Array]  # uint8 [height, width]: a picture for the GIF
     evaluate: Callable[[int], Row] = lambda round_number: {}  # further columns of the history
-    report: Callable[[Progress], str | None] = lambda progress: None  # what the document prints then
-    compile_with_xla: bool = False  # measured: helps the MLPs, hurts transposed convolutions on a CPU
+    report: Callable[[Progress], str | None] = lambda progress: (
+        None
+    )  # what the document prints then
+    compile_with_xla: bool = (
+        False  # measured: helps the MLPs, hurts transposed convolutions on a CPU
+    )
 
 
 class Trainer:
@@ -110,27 +114,24 @@ class Trainer:
           [stop - start, 3]: for each step, from before its update, the loss as the document reduces
           it, and the batch's mean reconstruction and KL in nats per image.
         """
-        results = []
-        for indices in self._blocks(start, stop):
+        results: list[Array] = []
+        for first, indices in self._blocks(start, stop):
             steps, size = indices.shape
-            first = start + sum(len(r) for r in results)
             shape = (size, self.experiment.latent_dim)
-            eps = np.stack([self.experiment.chance.noise(first + i, shape) for i in range(steps)])
+            noise = [self.experiment.chance.noise(first + i, shape) for i in range(steps)]
+            eps = np.stack(noise)
             results.append(self._block(self._images, self._labels, indices, eps).numpy())
         return np.concatenate(results)
 
-    def _blocks(self, start: int, stop: int) -> Iterator[Array]:
-        """Index arrays [steps, batch] for the steps start .. stop-1, batches of one size together."""
-        block: list[Array] = []
-        for step in range(start, stop):
-            batch = self.experiment.batches(step)
-            if block and (
-                len(batch) != len(block[0]) or len(block) == self.experiment.steps_per_call
-            ):
-                yield np.stack(block).astype(np.int32)
-                block = []
-            block.append(batch)
-        yield np.stack(block).astype(np.int32)
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+        """The steps start .. stop-1 as (first step, indices [steps, batch]), batches of one size."""
+        batches, longest = self.experiment.batches, self.experiment.steps_per_call
+        first = start
+        for step in range(start + 1, stop + 1):
+            full = step - first == longest
+            if step == stop or full or batches.size(step) != batches.size(first):
+                yield first, np.stack([batches(i) for i in range(first, step)]).astype(np.int32)
+                first = step
 
     @property
     def state(self) -> dict[str, Array]:
@@ -172,7 +173,9 @@ class Evaluator:
         for start in range(0, self.size, self.batch_size):
             batch = slice(start, start + self.batch_size)
             results.append(
-                self._batch_losses(self._images[batch], self._labels[batch], tf.constant(eps[batch]))
+                self._batch_losses(
+                    self._images[batch], self._labels[batch], tf.constant(eps[batch])
+                )
             )
         return Losses(
             np.array([float(r.loss) for r in results]),
@@ -279,7 +282,9 @@ def _close_round(experiment: Experiment, progress: Progress) -> None:
     _, reconstruction, kl = np.average(losses, axis=0, weights=images)
     progress.rows.append(
         {
-            experiment.round_name: rounds + 1 if experiment.round_name == "epoch" else progress.step,
+            experiment.round_name: rounds + 1
+            if experiment.round_name == "epoch"
+            else progress.step,
             "loss": float(losses[:, 0].mean()),  # over the steps, as the documents average
             "reconstruction": float(reconstruction),
             "kl": float(kl),
@@ -294,7 +299,8 @@ def _close_round(experiment: Experiment, progress: Progress) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of ending the process in the middle of a step."""
+    """An event that SIGINT and SIGTERM set, instead of ending the process in the middle of a
+    step."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals belong to the main thread

@@ -18,7 +18,9 @@ CATALOGUE = (
     Entry("mlp_vae", "000 §2", "MNIST", "MLP VAE, squared error, Adam (TF1 placeholders)"),
     Entry("mlp_cvae", "000 §3", "MNIST", "the same with the label at encoder and decoder"),
     Entry("conv_vae", "001", "Fashion-MNIST", "convolutional VAE, cross-entropy, Nadam (Keras)"),
-    Entry("elbo_cvae", "002", "binarised MNIST", "convolutional VAE, Monte-Carlo ELBO (GradientTape)"),
+    Entry(
+        "elbo_cvae", "002", "binarised MNIST", "convolutional VAE, Monte-Carlo ELBO (GradientTape)"
+    ),
     Entry("rmsprop_vae", "003", "MNIST", "tanh MLP VAE, cross-entropy, RMSProp (TF1 placeholders)"),
     Entry("tfp_cvae", "004", "MNIST", "conditional VAE with a learned prior mean per class (TFP)"),
 )

@@ -1,30 +1,33 @@
 """Document 001: a convolutional VAE of Fashion-MNIST with a two-dimensional code, Nadam.
 
-Source: "变分自编码器(VAE) 直观推导" (An intuitive derivation of the VAE), a blog post of 2019-07-29 for the Keras
-of TensorFlow 1.14.
-Trains on the 60,000 grey-scale images of Fashion-MNIST for 30 epochs and validates on the 10,000 test images.
+Source: "变分自编码器(VAE) 直观推导" (An intuitive derivation of the VAE), a blog post of 2019-07-29
+for the Keras of TensorFlow 1.14.
+Trains on the 60,000 grey-scale images of Fashion-MNIST for 30 epochs and validates on the 10,000
+test images.
 
     python -m reproductions.conv_vae
 
-Names: theirs -> ours: `μ` -> z_mean; `σ` -> z_log_var (it is the logarithm of the variance); `x_out` -> logits;
-`xent_loss` -> reconstruction; `kl_loss` -> kl.
+Names: theirs -> ours: `μ` -> z_mean; `σ` -> z_log_var (it is the logarithm of the variance);
+`x_out` -> logits; `xent_loss` -> reconstruction; `kl_loss` -> kl.
 
 Kept quirks
-  1. `tensorflow.python.keras.optimizers.Nadam` is the legacy class: its momentum warms up over thousands of
-     steps (0.96^(0.004 t)). Keras 3's Nadam (0.96^t) is another optimiser.
-  2. The transposed convolutions have 16, then 8 filters: the encoder's doubling leaves `filters` at 16, and the
-     decoder halves it after use.
-  3. `loss_fn` ignores its first two arguments and reads the globals `x_in` and `x_out`; the values are the same.
-  4. Cross-entropy treats grey levels as probabilities: not a likelihood of the pixels, but an ELBO in form,
-     averaged over images.
+  1. `tensorflow.python.keras.optimizers.Nadam` is the legacy class: its momentum warms up over
+     thousands of steps (0.96^(0.004 t)). Keras 3's Nadam (0.96^t) is another optimiser.
+  2. The transposed convolutions have 16, then 8 filters: the encoder's doubling leaves `filters` at
+     16, and the decoder halves it after use.
+  3. `loss_fn` ignores its first two arguments and reads the globals `x_in` and `x_out`; the values
+     are the same.
+  4. Cross-entropy treats grey levels as probabilities: not a likelihood of the pixels, but an ELBO
+     in form, averaged over images.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. The picture of the decoded grid comes with axes in units of z; reconstructions, curves and the GIF are added.
+  2. The picture of the decoded grid comes with axes in units of z; reconstructions, curves and the
+     GIF are added.
   3. The document seeds the graph (9102); the seed here is --seed.
 
-Figures: the document prints none. The original, run whole on TF 1.14 (three seeds), ends at a training loss
-between 261 and 265 and a validation loss between 263 and 267 nats per image.
+Figures: the document prints none. The original, run whole on TF 1.14 (three seeds), ends at a
+training loss between 261 and 265 and a validation loss between 263 and 267 nats per image.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
@@ -67,7 +70,7 @@ class Config:
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
 
 
-# --- Data --------------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def inputs(images: Any, dtype: str) -> tf.Tensor:
@@ -77,7 +80,7 @@ def inputs(images: Any, dtype: str) -> tf.Tensor:
     return tf.cast(x, dtype)
 
 
-# --- Model -------------------------------------------------------------------------------------------
+# --- Model ----------------------------------------------------------------------------------------
 
 
 class Model(NamedTuple):
@@ -123,7 +126,7 @@ def decode(model: Model, z: Array) -> Array:
     return images.reshape(*z.shape[:-1], 28, 28)
 
 
-# --- Loss --------------------------------------------------------------------------------------------
+# --- Loss -----------------------------------------------------------------------------------------
 
 
 def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
@@ -145,7 +148,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     return Losses(tf.reduce_mean(reconstruction + kl), reconstruction, kl)
 
 
-# --- Training ----------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
@@ -157,7 +160,9 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     validation = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
 
     def evaluate(epoch: int) -> Row:
-        test = validation(chance.evaluation_noise(epoch, (len(data.test_images), config.latent_dim)))
+        test = validation(
+            chance.evaluation_noise(epoch, (len(data.test_images), config.latent_dim))
+        )
         return {"val_loss": float((test.reconstruction + test.kl).mean())}
 
     return Experiment(
@@ -180,7 +185,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     )
 
 
-# --- Pictures ----------------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def frame_maker(model: Model) -> Callable[[], Array]:
@@ -221,7 +226,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     }  # fmt: skip
 
 
-# --- The command -------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 PROGRAM = Program(
     name="conv_vae",

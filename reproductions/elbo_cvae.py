@@ -1,32 +1,34 @@
-"""Document 002: a convolutional VAE of binarised MNIST, trained on a Monte-Carlo ELBO with GradientTape.
+"""Document 002: a convolutional VAE of binarised MNIST on a Monte-Carlo ELBO, by GradientTape.
 
-Source: "TensorFlow从1到2（十一）变分自动编码器和图片自动生成" (TensorFlow from 1 to 2, part 11: variational
-autoencoders and generating pictures), a blog post of 2019-05-05 for TensorFlow 2.0; its program is that of the
-official TF 2.0 alpha tutorial "cvae", where the C stands for convolutional.
+Source: "TensorFlow从1到2（十一）变分自动编码器和图片自动生成" (TensorFlow from 1 to 2, part 11:
+variational autoencoders and generating pictures), a blog post of 2019-05-05 for TensorFlow 2.0; its
+program is that of the official TF 2.0 alpha tutorial "cvae", where the C stands for convolutional.
 Trains on the 60,000 images of MNIST, binarised, for 100 epochs, with a code of 50 dimensions.
 
     python -m reproductions.elbo_cvae
 
-Names: theirs -> ours: `mean` -> z_mean; `logvar` -> z_log_var; `x_logit` -> logits; `inference_net` -> encoder;
-`generative_net` -> decoder; -`logpx_z` -> reconstruction; `logqz_x - logpz` -> kl.
+Names: theirs -> ours: `mean` -> z_mean; `logvar` -> z_log_var; `x_logit` -> logits; `inference_net`
+-> encoder; `generative_net` -> decoder; -`logpx_z` -> reconstruction; `logqz_x - logpz` -> kl.
 
 Kept quirks
-  1. The KL is a one-sample Monte-Carlo estimate with the z that is decoded, not the closed form that this
-     posterior allows. It can be negative for an image.
+  1. The KL is a one-sample Monte-Carlo estimate with the z that is decoded, not the closed form
+     that this posterior allows. It can be negative for an image.
   2. The encoder's convolutions are "valid", the decoder's "same".
-  3. Images are binarised by threshold (>= .5), not sampled, so figures do not compare with the literature's.
+  3. Images are binarised by threshold (>= .5), not sampled, so figures do not compare with the
+     literature's.
   4. The text calls the latent codes uniformly distributed; they are normal.
   5. The test ELBO of an epoch takes one fresh sample an image, and is the mean over 100 batches.
-  6. The GIF keeps the i-th of 101 pictures when round(2 sqrt(i)) exceeds that of the last one kept, and adds the
-     final picture: 21 frames.
+  6. The GIF keeps the i-th of 101 pictures when round(2 sqrt(i)) exceeds that of the last one kept,
+     and adds the final picture: 21 frames.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. The final picture of the GIF is held by its duration; the document repeats it, which GIF writers merge.
+  2. The final picture of the GIF is held by its duration; the document repeats it, which GIF
+     writers merge.
   3. The steps run inside a graph; the document's run eagerly.
 
-Printed by the official tutorial (same model and settings): test ELBO -78.338 and -78.327 at epoch 100. The document
-shows pictures only.
+Printed by the official tutorial (same model and settings): test ELBO -78.338 and -78.327 at epoch
+100. The document shows pictures only.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
@@ -68,7 +70,7 @@ class Config:
     latent_dim: int = setting(50, "dimensions of z", 1, 10_000)
 
 
-# --- Data --------------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def inputs(images: Any, dtype: str) -> tf.Tensor:
@@ -76,7 +78,7 @@ def inputs(images: Any, dtype: str) -> tf.Tensor:
     return tf.cast(images >= THRESHOLD, dtype)[..., tf.newaxis]
 
 
-# --- Model -------------------------------------------------------------------------------------------
+# --- Model ----------------------------------------------------------------------------------------
 
 
 class Model(NamedTuple):
@@ -95,9 +97,7 @@ def build(config: Config, dtype: str = "float32") -> Model:
     """Builds the networks."""
     layers = keras.layers
     conv = partial(layers.Conv2D, kernel_size=3, strides=2, activation="relu", dtype=dtype)
-    conv_transpose = partial(
-        layers.Conv2DTranspose, kernel_size=3, padding="same", dtype=dtype
-    )
+    conv_transpose = partial(layers.Conv2DTranspose, kernel_size=3, padding="same", dtype=dtype)
     encoder = keras.Sequential(
         [
             keras.Input([28, 28, 1], dtype=dtype),
@@ -138,7 +138,7 @@ def decode(model: Model, z: Array) -> Array:
     return images.reshape(*z.shape[:-1], 28, 28)
 
 
-# --- Loss --------------------------------------------------------------------------------------------
+# --- Loss -----------------------------------------------------------------------------------------
 
 
 def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
@@ -156,7 +156,9 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     logits = model.decoder(z)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=x, logits=logits)
     reconstruction = tf.reduce_sum(cross_entropy, axis=[1, 2, 3])
-    kl = log_normal_pdf(z, z_mean, z_log_var) - log_normal_pdf(z, tf.zeros_like(z), tf.zeros_like(z))
+    kl = log_normal_pdf(z, z_mean, z_log_var) - log_normal_pdf(
+        z, tf.zeros_like(z), tf.zeros_like(z)
+    )
     return Losses(tf.reduce_mean(reconstruction + kl), reconstruction, kl)
 
 
@@ -166,7 +168,7 @@ def log_normal_pdf(z: Any, mean: Any, log_var: Any) -> tf.Tensor:
     return tf.reduce_sum(-0.5 * (squares + log_var + LOG_2PI), axis=1)
 
 
-# --- Training ----------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
@@ -211,7 +213,7 @@ def report(progress: Progress) -> str:
     )
 
 
-# --- Pictures ----------------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def frame_maker(model: Model, codes: Array) -> Callable[[], Array]:
@@ -269,7 +271,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     }  # fmt: skip
 
 
-# --- The command -------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 PROGRAM = Program(
     name="elbo_cvae",

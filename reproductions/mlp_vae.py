@@ -1,34 +1,40 @@
 """Document 000 §2: a two-dimensional VAE of dense layers, squared error, Adam.
 
-Source: "变分自编码 & 条件变分自编码" (Variational and conditional variational autoencoders), a notebook for
-TensorFlow 1 placeholders; author and date are not in the text.
+Source: "变分自编码 & 条件变分自编码" (Variational and conditional variational autoencoders), a
+notebook for TensorFlow 1 placeholders; author and date are not in the text.
 Trains 784-256-2-256-784 on 55,000 grey-scale images of MNIST for 50 epochs.
 
     python -m reproductions.mlp_vae
 
-Names: theirs -> ours: `z_log_sigma_sq` -> z_log_var; `reconstruction` -> x_decoded; `reconstr_loss` ->
-reconstruction; `latent_loss` -> kl.
+Names: theirs -> ours: `z_log_sigma_sq` -> z_log_var; `reconstruction` -> x_decoded; `reconstr_loss`
+-> reconstruction; `latent_loss` -> kl.
 
 Kept quirks
-  1. The reconstruction is summed over batch and pixels, then added to every image's KL before the mean is
-     taken: cost = batch-summed reconstruction + mean KL. The KL weighs 1/128 of what an ELBO gives it.
-  2. The output is linear: pixels are not confined to 0 .. 1. Half the squared error is, up to a constant, the
-     negative log-likelihood of a Gaussian with variance 1, so "nats" is meant in that sense.
-  3. Weights start from a truncated normal of standard deviation 0.001 (the text calls it a variance).
+  1. The reconstruction is summed over batch and pixels, then added to every image's KL before the
+     mean is taken: cost = batch-summed reconstruction + mean KL. The KL weighs 1/128 of what an
+     ELBO gives it.
+  2. The output is linear: pixels are not confined to 0 .. 1. Half the squared error is, up to a
+     constant, the negative log-likelihood of a Gaussian with variance 1, so "nats" is meant in that
+     sense.
+  3. Weights start from a truncated normal of standard deviation 0.001 (the text calls it a
+     variance).
   4. `w3` is a variable made from a variable; the inner one is never read, yet counts as trainable.
-  5. It prints the cost of the last batch of every third epoch. `avg_cost` is declared and never used.
-  6. The final "result" is the cost of all 10,000 test images as one batch, about 78 times a batch's.
-  7. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a pass leaves
-     incomplete from the next pass: an epoch of 429 batches drifts by 88 images.
+  5. It prints the cost of the last batch of every third epoch. `avg_cost` is declared and never
+     used.
+  6. The final "result" is the cost of all 10,000 test images as one batch, about 78 times a
+     batch's.
+  7. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a
+     pass leaves incomplete from the next pass: an epoch of 429 batches drifts by 88 images.
   8. Pixels are float32(x) * float32(1/255), which differs from x / 255 in the last bit.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document lacks.
+  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document
+     lacks.
 
 Printed by the document (epoch: cost): 1: 2961.34, 4: 2265.61, 7: 2255.56, 10: 2235.31, 13: 2167.91,
-16: 2352.41, 19: 2194.37, 22: 2146.91, 25: 2127.26, 28: 1911.38, 31: 2092.75, 34: 1870.27, 37: 2143.29,
-40: 1938.21, 43: 1950.55 (the rest is cut off).
+16: 2352.41, 19: 2194.37, 22: 2146.91, 25: 2127.26, 28: 1911.38, 31: 2092.75, 34: 1870.27, 37:
+2143.29, 40: 1938.21, 43: 1950.55 (the rest is cut off).
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
@@ -75,16 +81,17 @@ class Config:
     initial_stddev: float = setting(1e-3, "of the weights at the start", 0, 10)
 
 
-# --- Data --------------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def inputs(images: Any, dtype: str) -> tf.Tensor:
-    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader did."""
+    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader
+    did."""
     x = tf.cast(tf.reshape(images, [-1, PIXELS]), tf.float32) * PIXEL_SCALE
     return tf.cast(x, dtype)
 
 
-# --- Model -------------------------------------------------------------------------------------------
+# --- Model ----------------------------------------------------------------------------------------
 
 
 def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
@@ -127,7 +134,7 @@ def decode(model: Model, z: Any) -> tf.Tensor:
     return h2 @ model["w3"] + model["b3"]
 
 
-# --- Loss --------------------------------------------------------------------------------------------
+# --- Loss -----------------------------------------------------------------------------------------
 
 
 def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
@@ -149,7 +156,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     return Losses(cost, reconstruction, kl)
 
 
-# --- Training ----------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
@@ -194,7 +201,7 @@ def results(config: Config, run: Experiment, data: Dataset) -> dict[str, Any]:
     return {"result": float(test.loss)}
 
 
-# --- Pictures ----------------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def pictures_of(model: Model, z: Array, dtype: str) -> Array:
@@ -242,7 +249,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     }  # fmt: skip
 
 
-# --- The command -------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 PROGRAM = Program(
     name="mlp_vae",

@@ -1,37 +1,42 @@
 """Document 003: a two-dimensional VAE of tanh layers, cross-entropy, RMSProp.
 
-Source: a Chinese annotation of aymericdamien's TensorFlow-Examples `variational_autoencoder` for TensorFlow 1
-placeholders; annotator and date are not in the text.
+Source: a Chinese annotation of aymericdamien's TensorFlow-Examples `variational_autoencoder` for
+TensorFlow 1 placeholders; annotator and date are not in the text.
 Trains 784-512-2-512-784 on 55,000 grey-scale images of MNIST for 3,000 steps.
 
     python -m reproductions.rmsprop_vae
 
-Names: theirs -> ours: `z_std` -> z_log_var (it is the logarithm of the variance); `decoder` -> x_decoded (after
-the sigmoid); `encode_decode_loss` -> reconstruction; `kl_div_loss` -> kl.
+Names: theirs -> ours: `z_std` -> z_log_var (it is the logarithm of the variance); `decoder` ->
+x_decoded (after the sigmoid); `encode_decode_loss` -> reconstruction; `kl_div_loss` -> kl.
 
 Kept quirks
-  1. TF1's RMSProp starts its mean square at ones, not zeros, which damps the first steps; its epsilon is 1e-10,
-     under the root.
-  2. Every variable, biases too, starts from a normal with standard deviation 1 / sqrt(shape[0] / 2).
-  3. The logarithms are guarded by adding 1e-10. In float32 1e-10 + 1 is 1, so the second guard guards nothing: a
-     pixel that saturates at 1 where the image is not 1 makes the loss infinite, and this run stops there.
-  4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000` does as the comment says).
+  1. TF1's RMSProp starts its mean square at ones, not zeros, which damps the first steps; its
+     epsilon is 1e-10, under the root.
+  2. Every variable, biases too, starts from a normal with standard deviation 1 / sqrt(shape[0] /
+     2).
+  3. The logarithms are guarded by adding 1e-10. In float32 1e-10 + 1 is 1, so the second guard
+     guards nothing: a pixel that saturates at 1 where the image is not 1 makes the loss infinite,
+     and this run stops there.
+  4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000` does as the comment
+     says).
   5. The manifold's rows are drawn bottom up.
-  6. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a pass leaves
-     incomplete from the next pass.
+  6. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a
+     pass leaves incomplete from the next pass.
   7. Pixels are float32(x) * float32(1/255), which differs from x / 255 in the last bit.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document lacks.
+  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document
+     lacks.
   3. The program's `print(i)` of every step has become the progress bar.
 
-Printed by the upstream notebook (step: loss): 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000: 172.93,
-30,000: 151.27.
+Printed by the upstream notebook (step: loss): 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000:
+172.93, 30,000: 151.27.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
-X. Glorot, Y. Bengio. Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010.
+X. Glorot, Y. Bengio. Understanding the difficulty of training deep feedforward neural networks.
+AISTATS 2010.
 """
 
 from __future__ import annotations
@@ -77,16 +82,17 @@ class Config:
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
 
 
-# --- Data --------------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def inputs(images: Any, dtype: str) -> tf.Tensor:
-    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader did."""
+    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader
+    did."""
     x = tf.cast(tf.reshape(images, [-1, PIXELS]), tf.float32) * PIXEL_SCALE
     return tf.cast(x, dtype)
 
 
-# --- Model -------------------------------------------------------------------------------------------
+# --- Model ----------------------------------------------------------------------------------------
 
 
 def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
@@ -124,7 +130,7 @@ def decode(model: Model, z: Any) -> tf.Tensor:
     return tf.sigmoid(h @ model["out_w"] + model["out_b"])
 
 
-# --- Loss --------------------------------------------------------------------------------------------
+# --- Loss -----------------------------------------------------------------------------------------
 
 
 def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
@@ -147,7 +153,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     return Losses(tf.reduce_mean(reconstruction + kl), reconstruction, kl)
 
 
-# --- Training ----------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
@@ -184,7 +190,7 @@ def report(progress: Progress) -> str | None:
     return "\n".join(f"Step {n}, Loss: {progress.losses[n - 1, 0]:f}" for n in steps) or None
 
 
-# --- Pictures ----------------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def pictures_of(model: Model, z: Array, dtype: str) -> Array:
@@ -221,7 +227,8 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             progress.rows,
             "step",
             [
-                ("Loss", "nats per image", {"loss": "mean of 100 steps", "last_loss": "last of them"}),
+                ("Loss", "nats per image", 
+                 {"loss": "mean of 100 steps", "last_loss": "last of them"}),
                 ("Reconstruction", "nats per image", {"reconstruction": "training"}),
                 ("KL", "nats per image", {"kl": "training"}),
             ],
@@ -230,7 +237,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     }  # fmt: skip
 
 
-# --- The command -------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 PROGRAM = Program(
     name="rmsprop_vae",

@@ -1,36 +1,38 @@
 """Document 004: a conditional VAE whose prior has one learned mean per class.
 
-Source: "条件VAE" (Conditional VAE), a blog post of 2019-08-18, TensorFlow 1.14 with TensorFlow Probability 0.7.
-Trains on the 60,000 images of MNIST, grey-scale. The posterior is a full-covariance Gaussian in two
-dimensions, the prior N(mean(label), 1), and the decoder sees z alone: the label reaches a picture only through
-the class mean around which z is drawn.
+Source: "条件VAE" (Conditional VAE), a blog post of 2019-08-18, TensorFlow 1.14 with TensorFlow
+Probability 0.7. Trains on the 60,000 images of MNIST, grey-scale. The posterior is a
+full-covariance Gaussian in two dimensions, the prior N(mean(label), 1), and the decoder sees z
+alone: the label reaches a picture only through the class mean around which z is drawn.
 
     python -m reproductions.tfp_cvae [--digit 8]
 
-Names: theirs -> ours: MVN `loc` -> z_mean; `decoder_outputs` -> x_decoded; `cluster_mean` -> class_mean.
+Names: theirs -> ours: MVN `loc` -> z_mean; `decoder_outputs` -> x_decoded; `cluster_mean` ->
+class_mean.
 
 Kept quirks
-  1. The KL is counted twice. The posterior layer returns the distribution and its value, and Keras applies
-     the activity regulariser to both (TFP 0.25 still does).
-  2. Reconstruction is summed over the batch while Keras divides the regulariser by the batch size, so the
-     KL weighs 2/256 of what an ELBO gives it. The objective is not an ELBO.
+  1. The KL is counted twice. The posterior layer returns the distribution and its value, and Keras
+     applies the activity regulariser to both (TFP 0.25 still does).
+  2. Reconstruction is summed over the batch while Keras divides the regulariser by the batch size,
+     so the KL weighs 2/256 of what an ELBO gives it. The objective is not an ELBO.
   3. The KL is a one-sample Monte-Carlo estimate, with the z that is decoded.
   4. The cross-entropy clips x_decoded to [1e-7, 1 - 1e-7] and adds 1e-7 inside the logarithm again.
-  5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images, and the
-     epoch's loss is the mean over batches all the same.
+  5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images,
+     and the epoch's loss is the mean over batches all the same.
   6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
-  7. Asked for a digit the trained model often draws another one: the original drew the wanted digit in 45 %
-     of its grid pictures.
+  7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
+     in 45 % of its grid pictures.
 
 Deviations
   1. As printed the program does not train on any release that was tried (`fit` stops for want of a
-     placeholder). The one repair, here and in the recordings: the first Conv2D is not given `input_shape`.
-  2. The regulariser is written out in the loss: TFP's layer can no longer be given a prior that depends on
-     the label. The terms are the same, see `loss`.
+     placeholder). The one repair, here and in the recordings: the first Conv2D is not given
+     `input_shape`.
+  2. The regulariser is written out in the loss: TFP's layer can no longer be given a prior that
+     depends on the label. The terms are the same, see `loss`.
   3. The noise is an argument, so that a recording's noise can take its place.
 
-Figures: the document prints none. The original, run whole on TF 1.14 (one seed), ends at a training loss of
-36,263 and a validation loss of 36,159 per batch.
+Figures: the document prints none. The original, run whole on TF 1.14 (one seed), ends at a training
+loss of 36,263 and a validation loss of 36,159 per batch.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
@@ -77,17 +79,18 @@ class Config:
     digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
 
-# --- Data --------------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def inputs(images: Any, labels: Any, dtype: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """uint8 [batch, 28, 28] and [batch] -> x [batch, 28, 28, 1] in 0 .. 1, y one-hot [batch, 10]."""
+    """uint8 [batch, 28, 28] and [batch] -> x [batch, 28, 28, 1] in 0 .. 1, y one-hot [batch,
+    10]."""
     x = tf.cast(images, tf.float64)[..., tf.newaxis] / 255.0
     x = tf.cast(x, tf.float32)  # a float32 division would become a product with 1/255 in the graph
     return tf.cast(x, dtype), tf.one_hot(labels, CLASSES, dtype=dtype)
 
 
-# --- Model -------------------------------------------------------------------------------------------
+# --- Model ----------------------------------------------------------------------------------------
 
 
 class Model(NamedTuple):
@@ -175,7 +178,7 @@ def sample(model: Model, digit: int, eps: Array) -> Array:
     return decode(model, class_means(model)[digit] + eps)
 
 
-# --- Loss --------------------------------------------------------------------------------------------
+# --- Loss -----------------------------------------------------------------------------------------
 
 
 def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
@@ -207,7 +210,7 @@ def cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
     return -(x * tf.math.log(p + CLIP) + (1.0 - x) * tf.math.log(1.0 - p + CLIP))
 
 
-# --- Training ----------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
@@ -218,9 +221,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
-    validation = Evaluator(
-        batch_loss, data.test_images, data.test_labels, config.batch_size, dtype
-    )
+    validation = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
 
     def evaluate(epoch: int) -> Row:
         shape = (len(data.test_images), config.latent_dim)
@@ -246,17 +247,16 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     )
 
 
-# --- Pictures ----------------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------------------
 
 
 def frame_maker(model: Model, eps: Array) -> Callable[[], Array]:
-    """For the GIF: eps [rows, 10, 2] around the class means of the moment, a column for each digit."""
+    """For the GIF: eps [rows, 10, 2] around the class means of the moment, a column for each
+    digit."""
     return lambda: tile(to_uint8(decode(model, class_means(model) + eps)))
 
 
-def figures(
-    config: Config, run: Experiment, data: Dataset, progress: Progress
-) -> dict[str, Any]:
+def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) -> dict[str, Any]:
     """What the document shows, and what its reader wants to see besides."""
     model = run.model
     means = class_means(model)
@@ -320,7 +320,7 @@ def results(config: Config, run: Experiment, data: Dataset) -> dict[str, Any]:
     return {"class_mean": class_means(run.model).round(6).tolist()}
 
 
-# --- The command -------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 PROGRAM = Program(
     name="tfp_cvae",

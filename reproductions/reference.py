@@ -1,0 +1,174 @@
+"""`python -m reproductions.reference`: full runs with the documents' settings, kept as evidence.
+
+For each module, below `artifacts/reference/<module>/`:
+
+    run.json, history.csv, *.png, training.gif    the run with seed 0, without its weights
+    seeds.json                                    the curves of all seeds, and the digest of the
+    code
+
+`--renew` is for a change of code that leaves the computation alone: it re-runs the first steps of
+seed 0 and, where there is a recording, the lockstep; if both hold, the digests are brought up to
+date. Otherwise the runs have to be made again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cli import OneLineParser, run_command
+from common.errors import Failure, VerificationFailed
+from common.files import write_atomically
+from common.runs import read_csv
+
+REFERENCE = Path("artifacts") / "reference"
+RUNS = Path("artifacts") / "runs" / "reference"  # the whole runs, with weights; not committed
+SEEDS = {
+    "mlp_vae": 10,
+    "mlp_cvae": 1,
+    "conv_vae": 3,
+    "elbo_cvae": 1,
+    "rmsprop_vae": 10,
+    "tfp_cvae": 2,
+}
+CURVES = ("loss", "last_loss", "val_loss", "test_elbo")  # columns of the history that are kept
+FIRST_STEPS = 20  # whose losses `--renew` makes again
+# Float32 losses of the same code on another machine; the envelopes of the recordings stay below
+# 1e-4 over the first 20 steps.
+RENEW_TOLERANCE = 1e-3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("reference", lambda: _reference(sys.argv[1:] if argv is None else argv))
+
+
+def _reference(argv: Sequence[str]) -> None:
+    parser = OneLineParser(
+        prog="python -m reproductions.reference",
+        description="Makes the reference results: full runs with the documents' own settings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
+    parser.add_argument(
+        "--renew", action="store_true", help="check that a change of code left the results alone"
+    )
+    options = parser.parse_args(argv)
+    for module in options.modules:
+        if module not in SEEDS:
+            parser.error(f"no module {module!r}: choose from {', '.join(SEEDS)}")
+    for module in options.modules or SEEDS:
+        (renew if options.renew else make)(program(module))
+
+
+def program(module: str) -> Any:
+    """A module's Program."""
+    return importlib.import_module(f"reproductions.{module}").PROGRAM
+
+
+def make(port: Any) -> None:
+    """Runs a module with each seed (a run that was interrupted goes on) and keeps the results."""
+    runs = [run_seed(port, seed) for seed in range(SEEDS[port.name])]
+    target = REFERENCE / port.name
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.iterdir():
+        if old.is_file():
+            old.unlink()
+    for path in sorted(runs[0].iterdir()):
+        if path.suffix in (".png", ".gif", ".csv", ".json"):
+            shutil.copy(path, target / path.name)
+    with np.load(runs[0] / "steps.npz") as steps:
+        first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
+    record = json.loads((runs[0] / "run.json").read_text())
+    content = {
+        "module": port.name,
+        "source_sha256": port.source_digest,
+        "environment": record["environment"],
+        "first_losses": first,
+        "runs": [{"seed": seed, **curves(run)} for seed, run in enumerate(runs)],
+    }
+    write_seeds(port.name, content)
+    print(f"{port.name}: {len(runs)} runs kept in {target}")
+
+
+def run_seed(port: Any, seed: int) -> Path:
+    """The folder of the finished run with a seed; makes or completes it if need be."""
+    folder = RUNS / port.name / f"seed-{seed}"
+    record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+    if not record.get("finished"):
+        how = ["--resume"] if record else ["--seed", str(seed)]
+        if port.main([*how, "--output", str(folder)]) != 0:
+            raise Failure(f"the run of {port.name} with seed {seed} failed")
+    return folder
+
+
+def curves(run: Path) -> dict[str, Any]:
+    """What is kept of a run: the curves of its history, and its final results."""
+    rows = read_csv((run / "history.csv").read_text())
+    record = json.loads((run / "run.json").read_text())
+    kept: dict[str, Any] = {name: [row[name] for row in rows] for name in CURVES if name in rows[0]}
+    results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
+    return kept | {"results": results, "seconds": record["seconds"]["training"]}
+
+
+def load_seeds(module: str) -> dict[str, Any]:
+    """The kept curves of a module.
+
+    Raises:
+      Failure: there are none.
+    """
+    path = REFERENCE / module / "seeds.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Failure(
+            f"{path} cannot be read: make it with python -m reproductions.reference"
+        ) from error
+
+
+def write_seeds(module: str, content: dict[str, Any]) -> None:
+    """Writes `seeds.json` of a module."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(REFERENCE / module / "seeds.json", text)
+
+
+def renew(port: Any) -> None:
+    """Brings the digest up to date if the code still computes what it did.
+
+    Raises:
+      VerificationFailed: it does not.
+    """
+    from common import datasets
+    from common.chance import Seeded
+    from common.training import Trainer
+    from reproductions import verify
+
+    content = load_seeds(port.name)
+    data = datasets.load(port.dataset)
+    run = port.experiment(port.config(), data, Seeded(0), "float32")
+    losses = Trainer(run).run(0, FIRST_STEPS)[:, 0]
+    difference = float(np.max(np.abs(losses / np.array(content["first_losses"]) - 1)))
+    if not difference <= RENEW_TOLERANCE:
+        raise VerificationFailed(
+            f"{port.name}: the first {FIRST_STEPS} losses differ by {difference:.1e}: make the runs again"
+        )
+    if port.name in verify.MODULES.values():
+        for _, recording in verify.find(verify.GOLDEN, [port.name], "both"):
+            verdict = verify.verify(port, recording, data)
+            if verdict.problems:
+                raise VerificationFailed(f"{port.name}: {verdict.problems[0]}")
+    write_seeds(port.name, content | {"source_sha256": port.source_digest})
+    print(
+        f"{port.name}: the same computation (first losses within {difference:.1e}); digest renewed"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

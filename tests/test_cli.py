@@ -1,0 +1,202 @@
+"""The commands: bad input is one line and creates nothing; settings are refused or kept."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import datasets
+from common.datasets import Dataset
+from reproductions import CATALOGUE
+from tests.conftest import ROOT
+
+MODULES = [entry.module for entry in CATALOGUE]
+SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
+
+
+def program(module: str) -> Any:
+    return importlib.import_module(f"reproductions.{module}").PROGRAM
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def on_sample(
+    empty: Path, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty working folder where commands train on the small sample."""
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: sample(name))
+    return empty
+
+
+def complaint(capsys: pytest.CaptureFixture[str], module: str) -> str:
+    """What went to stderr: one line that begins with the module's name."""
+    text = capsys.readouterr().err
+    assert text.startswith(f"{module}: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--epochs", "0"],
+        ["--steps", "0"],
+        ["--batch-size", "-1"],
+        ["--batch-size", "1e9"],
+        ["--batch-size", "99999999999"],
+        ["--batch-size", ""],
+        ["--batch-size", "many"],
+        ["--batch-size"],
+        ["--learning-rate", "nan"],
+        ["--learning-rate", "inf"],
+        ["--learning-rate", "-0.1"],
+        ["--learning-rate", ""],
+        ["--latent-dim", "0"],
+        ["--seed", "-1"],
+        ["--seed", "1.5"],
+        ["--seed", str(2**63)],
+        ["--dtype", "float16"],
+        ["--output", ""],
+        ["--data-dir", ""],
+        ["--digit", "11"],
+        ["--digit", "-1"],
+        ["--no-such-option"],
+        ["stray"],
+        ["--resume"],
+        ["--resume", "--output", "nowhere"],
+        ["--quick", "--epochs", "3", "--steps", "3"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_creates_nothing(
+    module: str, arguments: list[str], on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program(module).main(arguments) == 2
+    complaint(capsys, module)
+    assert list(on_sample.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_setting_is_an_option_with_its_default(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        program(module).main(["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, default in vars(program(module).config()).items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert default is None or f"(default: {default})" in text
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_and_bad_options_do_not_wait_for_tensorflow(module: str) -> None:
+    script = f"""
+import sys
+from reproductions import {module}
+try:
+    {module}.main(["--help"])
+except SystemExit:
+    pass
+assert {module}.main(["--epochs", "x"]) == 2
+heavy = {{"tensorflow", "keras", "tf_keras", "matplotlib", "scipy", "imageio"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_the_list_of_modules_is_printed_without_tensorflow() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "reproductions"]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert all(module in done.stdout for module in MODULES)
+    assert "tensorflow" not in done.stderr
+
+
+def test_a_finished_run_says_what_it_made(
+    on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program("mlp_vae").main([*SMALL, "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    folder = on_sample / "artifacts" / "runs" / "mlp_vae" / "0001"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["finished"] is True
+    assert record["seed"] == 3
+    assert record["config"]["hidden"] == 4
+    assert record["environment"]["versions"]["tensorflow"]
+    assert "epoch: 0001 cost= " in out
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            assert path.name in out
+
+
+def test_quiet_prints_nothing(on_sample: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert program("mlp_vae").main([*SMALL, "--quiet"]) == 0
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_a_run_is_not_overwritten_nor_resumed_once_finished(
+    on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = program("mlp_vae").main
+    assert run([*SMALL, "--output", "mine"]) == 0
+    before = {path: path.read_bytes() for path in Path("mine").iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert run([*SMALL, "--output", "mine"]) == 2
+    assert "not empty" in complaint(capsys, "mlp_vae")
+    assert run(["--resume", "--output", "mine"]) == 2
+    assert "is finished" in complaint(capsys, "mlp_vae")
+    assert before == {path: path.read_bytes() for path in Path("mine").iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("batch-size", "999"), ("seed", "1"), ("dtype", "float64"), ("learning-rate", "0.5")],
+)
+def test_resuming_with_other_settings_is_refused_and_the_setting_named(
+    option: str, value: str, on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = program("mlp_vae").main
+    assert run([*SMALL, "--output", "mine"]) == 0
+    record = json.loads(Path("mine/run.json").read_text()) | {"finished": False}
+    Path("mine/run.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run(["--resume", "--output", "mine", f"--{option}", value]) == 2
+    assert f"--{option}" in complaint(capsys, "mlp_vae")
+    assert run(["--resume", "--output", "mine", *SMALL]) == 0  # the same settings are welcome
+
+
+def test_data_that_cannot_be_had_is_exit_3_and_creates_nothing(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "data").mkdir()
+    assert program("tfp_cvae").main(["--data-dir", "data"]) == 3
+    assert "MNIST in data" in complaint(capsys, "tfp_cvae")
+    assert [path.name for path in empty.iterdir()] == ["data"]
+
+
+def test_a_loss_that_is_not_finite_is_exit_4(
+    on_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reproductions import rmsprop_vae
+
+    monkeypatch.setattr(rmsprop_vae, "LOG_GUARD", float("nan"))
+    assert program("rmsprop_vae").main(["--steps", "3", "--hidden", "4"]) == 4
+    text = complaint(capsys, "rmsprop_vae")
+    assert "step 1 is nan" in text
+    assert "learning rate 0.001" in text
+    assert "checkpoint" in text

@@ -1,0 +1,408 @@
+"""The losses against SciPy, in float64, by the modules' own `loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import integrate, special, stats
+
+from common.chance import Seeded, assign_glorot
+from common.lazy import tf
+from common.training import Losses
+from reproductions import conv_vae, elbo_cvae, mlp_vae, rmsprop_vae, tfp_cvae
+
+Array = np.ndarray
+
+BATCH = 6
+ROUNDING = 1e-12  # relative; 3e-15 measured against SciPy's densities and formulas
+INTEGRAL = 1e-9  # relative; 2e-13 measured, with quad asked for 1e-11
+SIGMAS = 5  # standard errors that a Monte-Carlo mean may stray; 1.9 measured
+
+# Far from z_mean = 0, z_log_var = 0, where every KL is small whatever its formula.
+Z_MEAN = np.array([1.5, -0.7])
+Z_LOG_VAR = np.array([-2.0, 0.8])
+
+
+def images(n: int = BATCH) -> Array:
+    """uint8 [n, 28, 28] of every grey level, black and white among them."""
+    x = np.random.RandomState(0).randint(0, 256, (n, 28, 28)).astype(np.uint8)
+    x[:, 0, 0], x[:, 0, 1] = 0, 255
+    return x
+
+
+def labels(n: int = BATCH) -> Array:
+    return (np.arange(n) % 10).astype(np.uint8)
+
+
+def noise(n: int, latent_dim: int, seed: int = 1) -> Any:
+    return tf.constant(np.random.RandomState(seed).standard_normal((n, latent_dim)))
+
+
+# --- The models, with posteriors moved away from the prior ----------------------------------------
+
+
+@cache
+def mlp_model() -> Any:
+    config = mlp_vae.Config(hidden=16, initial_stddev=0.1)
+    model = mlp_vae.build(config, Seeded(0).weights(), "float64")
+    model["z_mean_b"].assign(Z_MEAN)
+    model["z_log_var_b"].assign(Z_LOG_VAR)
+    return model
+
+
+@cache
+def rmsprop_model() -> Any:
+    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=16), Seeded(0).weights(), "float64")
+    model["z_mean_b"].assign_add(Z_MEAN)
+    model["z_log_var_b"].assign_add(Z_LOG_VAR)
+    return model
+
+
+@cache
+def conv_model() -> Any:
+    model = conv_vae.build(conv_vae.Config(filters=2), "float64")
+    assign_glorot(model.variables, Seeded(0).weights())
+    model.encoder.trainable_variables[-3].assign(Z_MEAN)
+    model.encoder.trainable_variables[-1].assign(Z_LOG_VAR)
+    return model
+
+
+@cache
+def elbo_model() -> Any:
+    model = elbo_cvae.build(elbo_cvae.Config(latent_dim=2), "float64")
+    assign_glorot(model.variables, Seeded(0).weights())
+    model.encoder.trainable_variables[-1].assign(np.concatenate([Z_MEAN, Z_LOG_VAR]))
+    return model
+
+
+@cache
+def tfp_model() -> Any:
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), "float64")
+    assign_glorot(model.variables, Seeded(0).weights())
+    model.encoder.trainable_variables[-1].assign([1.5, -0.7, -1.0, 0.8, 0.4])
+    model.class_mean.trainable_variables[-1].assign([0.3, -0.2])
+    return model
+
+
+def encode_mlp(x: Array) -> Any:
+    return mlp_vae.encode(mlp_model(), mlp_vae.inputs(x, "float64"))
+
+
+def encode_rmsprop(x: Array) -> Any:
+    return rmsprop_vae.encode(rmsprop_model(), rmsprop_vae.inputs(x, "float64"))
+
+
+def encode_conv(x: Array) -> Any:
+    return conv_model().encoder(conv_vae.inputs(x, "float64"))
+
+
+def encode_elbo(x: Array) -> Any:
+    return elbo_cvae.encode(elbo_model(), elbo_cvae.inputs(x, "float64"))
+
+
+MODELS: dict[str, tuple[Any, Callable[[], Any]]] = {
+    "mlp_vae": (mlp_vae, mlp_model),
+    "conv_vae": (conv_vae, conv_model),
+    "elbo_cvae": (elbo_cvae, elbo_model),
+    "rmsprop_vae": (rmsprop_vae, rmsprop_model),
+    "tfp_cvae": (tfp_cvae, tfp_model),
+}
+ENCODERS: dict[str, Callable[[Array], Any]] = {
+    "mlp_vae": encode_mlp,
+    "conv_vae": encode_conv,
+    "elbo_cvae": encode_elbo,
+    "rmsprop_vae": encode_rmsprop,
+}
+
+
+def loss_of(name: str, n: int = BATCH, x: Array | None = None, y: Array | None = None) -> Losses:
+    """The module's loss of a batch, as NumPy arrays."""
+    module, model = MODELS[name]
+    x, y = images(n) if x is None else x, labels(n) if y is None else y
+    return Losses(
+        *(t.numpy() for t in module.loss(model(), tf.constant(x), tf.constant(y), noise(n, 2)))
+    )
+
+
+# --- KL in closed form ----------------------------------------------------------------------------
+
+
+def kl_by_integration(mean: float, log_var: float) -> float:
+    """KL(N(mean, exp(log_var)) || N(0, 1)) in nats, from its definition."""
+    q, p = stats.norm(mean, np.exp(log_var / 2)), stats.norm(0, 1)
+    low, high = mean - 12 * q.std(), mean + 12 * q.std()
+    value, _ = integrate.quad(
+        lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), low, high, epsabs=1e-11, epsrel=1e-11
+    )
+    return float(value)
+
+
+@pytest.mark.parametrize("name", ["mlp_vae", "conv_vae", "rmsprop_vae"])
+def test_kl_is_the_integral_that_defines_it(name: str) -> None:
+    z_mean, z_log_var = (part.numpy() for part in ENCODERS[name](images()))
+    assert np.abs(z_mean - z_mean[0]).max() > 1e-3  # the images differ
+    expected = [
+        sum(kl_by_integration(m, v) for m, v in zip(*pair, strict=True))
+        for pair in zip(z_mean, z_log_var, strict=True)
+    ]
+    losses = loss_of(name)
+    assert losses.kl.shape == (BATCH,)
+    np.testing.assert_allclose(losses.kl, expected, rtol=INTEGRAL)
+
+
+@pytest.mark.parametrize("name", ["mlp_vae", "conv_vae", "rmsprop_vae"])
+def test_kl_is_zero_where_the_posterior_is_the_prior(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, model = MODELS[name]
+    zeros = tf.zeros([BATCH, 2], tf.float64)
+    if name == "conv_vae":
+        model_ = model()._replace(encoder=lambda x: (zeros, zeros))
+    else:
+        model_ = model()
+        monkeypatch.setattr(module, "encode", lambda model, x: (zeros, zeros))
+    losses = module.loss(model_, tf.constant(images()), tf.constant(labels()), noise(BATCH, 2))
+    np.testing.assert_array_equal(losses.kl, np.zeros(BATCH))
+
+
+# --- Reconstruction -------------------------------------------------------------------------------
+
+
+def test_squared_error_of_mlp_vae_is_a_gaussian_up_to_its_constant() -> None:
+    eps = noise(BATCH, 2).numpy()
+    z_mean, z_log_var = (part.numpy() for part in encode_mlp(images()))
+    z = z_mean + np.exp(z_log_var / 2) * eps
+    x = mlp_vae.inputs(images(), "float64").numpy()
+    density = stats.norm(mlp_vae.decode(mlp_model(), z).numpy(), 1).logpdf(x).sum(axis=1)
+    constant = 784 / 2 * np.log(2 * np.pi)
+    np.testing.assert_allclose(
+        loss_of("mlp_vae").reconstruction, -density - constant, rtol=ROUNDING
+    )
+
+
+@pytest.mark.parametrize("name", ["conv_vae", "elbo_cvae"])
+def test_cross_entropy_of_logits(name: str) -> None:
+    module, model = MODELS[name]
+    z_mean, z_log_var = (part.numpy() for part in ENCODERS[name](images()))
+    z = z_mean + np.exp(z_log_var / 2) * noise(BATCH, 2).numpy()
+    x, logits = module.inputs(images(), "float64").numpy(), model().decoder(z).numpy()
+    bernoulli = x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)
+    np.testing.assert_allclose(
+        loss_of(name).reconstruction, -bernoulli.sum(axis=(1, 2, 3)), rtol=ROUNDING
+    )
+
+
+def test_guarded_cross_entropy_of_rmsprop_vae() -> None:
+    z_mean, z_log_var = (part.numpy() for part in encode_rmsprop(images()))
+    z = z_mean + np.exp(z_log_var / 2) * noise(BATCH, 2).numpy()
+    x = rmsprop_vae.inputs(images(), "float64").numpy()
+    p = rmsprop_vae.decode(rmsprop_model(), z).numpy()
+    likelihood = x * np.log(1e-10 + p) + (1 - x) * np.log(1e-10 + 1 - p)
+    np.testing.assert_allclose(
+        loss_of("rmsprop_vae").reconstruction, -likelihood.sum(axis=1), rtol=ROUNDING
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "saturated_at_1"), [("float64", -np.log(1e-10)), ("float32", np.inf)]
+)
+def test_the_guard_of_rmsprop_vae_guards_one_side_only_in_float32(
+    dtype: str, saturated_at_1: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1e-10 + 1 is 1 in float32: a pixel that saturates at 1 where the image is black is infinite."""
+    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=4), Seeded(0).weights(), dtype)
+    black, eps = tf.zeros([1, 28, 28], tf.uint8), tf.zeros([1, 2], dtype)
+    for p, expected in [(1.0, saturated_at_1), (0.0, 0.0)]:
+        decoded = tf.constant(np.eye(1, 784) * p, dtype)
+        monkeypatch.setattr(rmsprop_vae, "decode", lambda model, z, d=decoded: d)
+        losses = rmsprop_vae.loss(model, black, tf.zeros([1], tf.uint8), eps)
+        # Each of the other pixels has -log(1 + 1e-10).
+        assert float(losses.reconstruction[0]) == pytest.approx(expected, abs=1e-6)
+
+
+F64 = partial(np.asarray, dtype=np.float64)
+TWICE = 2e-7  # what clipping at 1e-7 and adding 1e-7 leave of a probability of 0
+SATURATED = 15.42  # nats: -log(2e-7) = 15.4249...
+
+
+# (x, x_decoded, nats), the last from the formula by hand: p is clipped to [1e-7, 1 - 1e-7], then
+# -x log(p + 1e-7) - (1 - x) log(1 - p + 1e-7).
+CROSS_ENTROPIES = [
+    (1.0, 1.0, 0.0),
+    (0.0, 0.0, 0.0),
+    (1.0, 0.5, -np.log(0.5 + 1e-7)),
+    (0.0, 0.5, -np.log(0.5 + 1e-7)),
+    (0.5, 0.5, -np.log(0.5 + 1e-7)),
+    (0.25, 0.75, -0.25 * np.log(0.75 + 1e-7) - 0.75 * np.log(0.25 + 1e-7)),
+    (1.0, 0.0, -np.log(TWICE)),
+    (0.0, 1.0, -np.log(TWICE)),
+    (1.0, 1e-9, -np.log(TWICE)),
+    (0.5, 0.0, -0.5 * np.log(TWICE)),
+]
+CANCELLATION = 1e-9  # 1 - (1 - 1e-7) keeps nine digits of 1e-7 in float64
+
+
+@pytest.mark.parametrize(("x", "x_decoded", "expected"), CROSS_ENTROPIES)
+def test_clipped_cross_entropy_of_tfp_cvae(x: float, x_decoded: float, expected: float) -> None:
+    value = float(tfp_cvae.cross_entropy(tf.constant(F64(x)), tf.constant(F64(x_decoded))))
+    assert value == pytest.approx(expected, rel=CANCELLATION, abs=1e-15)
+
+
+def test_clipped_cross_entropy_saturates_at_15_42_nats() -> None:
+    for x in (0.0, 1.0):
+        value = tfp_cvae.cross_entropy(tf.constant(F64(x)), tf.constant(F64(1 - x)))
+        assert round(float(value), 2) == SATURATED
+
+
+def test_a_saturated_pixel_of_tfp_cvae_has_no_gradient() -> None:
+    p = tf.constant(F64([0.0, 1e-8, 0.5, 1.0]))
+    with tf.GradientTape() as tape:
+        tape.watch(p)
+        total = tf.reduce_sum(tfp_cvae.cross_entropy(tf.constant(F64([1, 1, 1, 0])), p))
+    np.testing.assert_allclose(tape.gradient(total, p), [0, 0, -1 / (0.5 + 1e-7), 0], rtol=ROUNDING)
+
+
+def test_reconstruction_of_tfp_cvae_is_that_cross_entropy_summed_over_pixels() -> None:
+    model = tfp_model()
+    x, y = tfp_cvae.inputs(images(), labels(), "float64")
+    posterior = model.encoder(x)
+    factor = np.linalg.cholesky(posterior.covariance().numpy())
+    z = posterior.loc.numpy() + np.einsum("bij,bj->bi", factor, noise(BATCH, 2).numpy())
+    p = model.decoder(z).numpy().clip(1e-7, 1 - 1e-7)
+    entropy = -(x * np.log(p + 1e-7) + (1 - x) * np.log(1 - p + 1e-7))
+    np.testing.assert_allclose(
+        loss_of("tfp_cvae").reconstruction, np.sum(entropy, axis=(1, 2, 3)), rtol=ROUNDING
+    )
+
+
+# --- Monte-Carlo KL -------------------------------------------------------------------------------
+
+
+def test_log_normal_pdf_is_that_of_scipy() -> None:
+    random = np.random.RandomState(3)
+    z, mean, log_var = random.normal(0, 2, (3, 20, 50))
+    ours = elbo_cvae.log_normal_pdf(*(tf.constant(a) for a in (z, mean, log_var)))
+    theirs = stats.norm(mean, np.exp(log_var / 2)).logpdf(z).sum(axis=1)
+    np.testing.assert_allclose(ours, theirs, rtol=ROUNDING)
+
+
+def test_kl_of_elbo_cvae_is_the_difference_of_two_log_densities() -> None:
+    z_mean, z_log_var = (part.numpy() for part in encode_elbo(images()))
+    posterior = stats.norm(z_mean, np.exp(z_log_var / 2))
+    z = posterior.mean() + posterior.std() * noise(BATCH, 2).numpy()
+    expected = (posterior.logpdf(z) - stats.norm.logpdf(z)).sum(axis=1)
+    np.testing.assert_allclose(loss_of("elbo_cvae").kl, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def tfp_distributions(x: Array, y: Array) -> list[tuple[Any, Any, Array]]:
+    """For each image posterior and prior, by SciPy, and the z of `noise(len(x), 2)`."""
+    model, eps = tfp_model(), noise(len(x), 2).numpy()
+    inputs, one_hot = tfp_cvae.inputs(x, y, "float64")
+    posterior = model.encoder(inputs)
+    loc, covariance = posterior.loc.numpy(), posterior.covariance().numpy()
+    means = model.class_mean(one_hot).numpy()
+    return [
+        (
+            stats.multivariate_normal(loc[i], covariance[i]),
+            stats.multivariate_normal(means[i], np.eye(2)),
+            loc[i] + np.linalg.cholesky(covariance[i]) @ eps[i],
+        )
+        for i in range(len(x))
+    ]
+
+
+def test_kl_of_tfp_cvae_is_the_difference_of_two_log_densities() -> None:
+    distributions = tfp_distributions(images(), labels())
+    assert all(abs(q.cov[0, 1]) > 0.01 for q, _, _ in distributions)  # a full covariance
+    expected = [q.logpdf(z) - p.logpdf(z) for q, p, z in distributions]
+    np.testing.assert_allclose(loss_of("tfp_cvae").kl, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_the_label_of_tfp_cvae_reaches_the_kl_alone() -> None:
+    one, other = loss_of("tfp_cvae"), loss_of("tfp_cvae", y=labels() + 1)
+    np.testing.assert_array_equal(one.reconstruction, other.reconstruction)
+    assert (np.abs(one.kl - other.kl) > 1e-3).all()
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_log_q_of_tfp_cvae_comes_from_the_noise_not_from_z(graph: bool) -> None:
+    """In float32 z = 1000 + 1e-5 eps is 1000: solved back from z, eps would be lost.
+
+    The documents' originals keep it by TFP's bijector cache; solving gave NaN near step 197.
+    """
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), "float32")
+    assign_glorot(model.variables, Seeded(0).weights())
+    kernel, bias = model.encoder.trainable_variables[-2:]
+    kernel.assign(tf.zeros_like(kernel))
+    bias.assign([1000, -1000, -40, 0, -40])  # softplus(-40) + 1e-5 on the diagonal
+    kernel, bias = model.class_mean.trainable_variables[-2:]
+    kernel.assign(tf.zeros_like(kernel))
+    bias.assign([1000, -1000])
+
+    call = partial(tfp_cvae.loss, model)
+    eps = tf.cast(noise(BATCH, 2), tf.float32)
+    losses = (tf.function(call) if graph else call)(
+        tf.constant(images()), tf.constant(labels()), eps
+    )
+    log_q = stats.norm.logpdf(eps.numpy().astype(np.float64)).sum(axis=1) - 2 * np.log(1e-5)
+    log_p = 2 * stats.norm.logpdf(0)
+    np.testing.assert_allclose(losses.kl, log_q - log_p, rtol=1e-5)  # float32; 1e-7 measured
+
+
+def assert_mean_is(sample: Array, expected: float) -> None:
+    error = sample.std(ddof=1) / np.sqrt(len(sample))
+    assert abs(sample.mean() - expected) < SIGMAS * error
+    assert error < 0.05 * expected  # it says something
+
+
+def test_monte_carlo_kl_of_elbo_cvae_averages_to_the_closed_form() -> None:
+    n = 2_000
+    one = images()[:1]
+    m, v = (part.numpy()[0] for part in encode_elbo(one))
+    kl = loss_of("elbo_cvae", n, x=np.repeat(one, n, axis=0)).kl
+    assert kl.std() > 0.1  # one sample each
+    assert_mean_is(kl, 0.5 * float(np.sum(m**2 + np.exp(v) - 1 - v)))
+
+
+def test_monte_carlo_kl_of_tfp_cvae_averages_to_the_closed_form() -> None:
+    n = 2_000
+    one, label = images()[:1], np.array([7], np.uint8)
+    [(q, p, _)] = tfp_distributions(one, label)
+    kl = loss_of("tfp_cvae", n, x=np.repeat(one, n, axis=0), y=np.repeat(label, n)).kl
+    distance = q.mean - p.mean
+    log_det = float(np.linalg.slogdet(q.cov)[1])
+    assert_mean_is(kl, 0.5 * float(np.trace(q.cov) + distance @ distance - 2 - log_det))
+
+
+# --- Reductions -----------------------------------------------------------------------------------
+
+REDUCTIONS: dict[str, Callable[[Losses], float]] = {
+    "mlp_vae": lambda v: v.reconstruction.sum() + v.kl.mean(),
+    "conv_vae": lambda v: (v.reconstruction + v.kl).mean(),
+    "elbo_cvae": lambda v: (v.reconstruction + v.kl).mean(),
+    "rmsprop_vae": lambda v: (v.reconstruction + v.kl).mean(),
+    "tfp_cvae": lambda v: v.reconstruction.sum() + 2 * v.kl.mean(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_is_the_documents_reduction_of_its_vectors(name: str) -> None:
+    losses = loss_of(name)
+    assert losses.loss.shape == ()
+    assert losses.reconstruction.shape == losses.kl.shape == (BATCH,)
+    assert losses.loss == pytest.approx(REDUCTIONS[name](losses), rel=1e-14)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_images_figures_do_not_depend_on_its_batch(name: str) -> None:
+    """The vectors are per image: half a batch has the first half of them."""
+    whole = loss_of(name)
+    half = loss_of(name, BATCH // 2)
+    np.testing.assert_allclose(
+        half.reconstruction, whole.reconstruction[: BATCH // 2], rtol=ROUNDING
+    )
+    np.testing.assert_allclose(half.kl, whole.kl[: BATCH // 2], rtol=ROUNDING)

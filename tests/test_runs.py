@@ -1,0 +1,162 @@
+"""A run's folder: numbered, locked, whole; checkpoints that notice damage."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import BadInput
+from common.runs import KEPT_CHECKPOINTS, ROOT, CheckpointFolder, Run, read_csv, to_csv
+from common.training import Progress
+
+RECORD = {"config": {"epochs": 1}, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_runs_are_numbered_and_latest_points_to_the_last() -> None:
+    first, second = (Run.create("mlp_vae", RECORD, None) for _ in range(2))
+    assert [run.folder.name for run in (first, second)] == ["0001", "0002"]
+    assert (ROOT / "mlp_vae" / "latest").resolve() == second.folder.resolve()
+    record = json.loads((first.folder / "run.json").read_text())
+    assert record["finished"] is False
+    assert record["module"] == "mlp_vae"
+
+
+def test_a_finished_run_is_never_overwritten(tmp_path: Path) -> None:
+    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    run.finish(results={})
+    before = (run.folder / "run.json").read_bytes()
+    with pytest.raises(BadInput, match="not empty"):
+        Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    with pytest.raises(BadInput, match="finished"):
+        Run.reopen("mlp_vae", tmp_path / "mine")
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_resume_takes_the_latest_unfinished_run() -> None:
+    runs = [Run.create("mlp_vae", RECORD, None) for _ in range(3)]
+    runs[2].finish()
+    for run in runs[:2]:
+        run.release()
+    assert Run.reopen("mlp_vae", None).folder == runs[1].folder
+
+
+def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
+    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    with pytest.raises(BadInput, match="another process"):
+        Run.reopen("mlp_vae", run.folder)
+    run.release()
+    Run.reopen("mlp_vae", run.folder).release()
+
+
+def test_a_run_of_another_module_is_refused(tmp_path: Path) -> None:
+    Run.create("mlp_vae", RECORD, tmp_path / "mine").release()
+    with pytest.raises(BadInput, match="a run of mlp_vae, not of tfp_cvae"):
+        Run.reopen("tfp_cvae", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(BadInput):
+        Run.reopen("mlp_vae", tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(BadInput, match="cannot write"):
+            Run.create("mlp_vae", RECORD, output)
+
+
+def test_history_comes_back_in_full() -> None:
+    rows = [{"epoch": 1.0, "loss": 1 / 3}, {"epoch": 2.0, "loss": 1e-300}]
+    assert read_csv(to_csv(rows)) == rows
+    assert to_csv([]) == ""
+
+
+def progress(step: int) -> Progress:
+    return Progress(
+        step=step,
+        seconds=1.5,
+        losses=np.arange(3.0 * step).reshape(step, 3),
+        rows=[{"epoch": 1, "loss": 1 / 3}],
+        frames=[np.zeros([2, 2], np.uint8), np.ones([2, 2], np.uint8)],
+    )
+
+
+def saved(folder: Path, steps: list[int]) -> CheckpointFolder:
+    checkpoints = CheckpointFolder(folder, lambda rows: None)
+    for step in steps:
+        checkpoints.save(progress(step), {"state_000": np.full([2], step, np.float32)})
+    return checkpoints
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    found = saved(tmp_path / "c", [7]).latest()
+    assert found is not None
+    got, state = found
+    expected = progress(7)
+    assert (got.step, got.seconds, got.rows) == (7, 1.5, expected.rows)
+    np.testing.assert_array_equal(got.losses, expected.losses)
+    np.testing.assert_array_equal(got.frames, expected.frames)
+    assert list(state) == ["state_000"]
+    np.testing.assert_array_equal(state["state_000"], [7, 7])
+    assert state["state_000"].dtype == np.float32
+
+
+def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path / "c", [9, 10, 100, 1000])
+    names = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert len(names) == KEPT_CHECKPOINTS
+    assert names[0].startswith("step-000000100")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path / "c", [1, 2])
+    newest = max((tmp_path / "c").iterdir())
+    whole = newest.read_bytes()
+    generator = np.random.default_rng(0)
+    damages = [whole[:-1], whole[: len(whole) // 2], b"", whole + b"\0"]
+    for place in generator.integers(0, len(whole), 200):
+        damages.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for damage in damages:
+        newest.write_bytes(damage)
+        found = checkpoints.latest()
+        assert found is not None
+        assert found[0].step == 1
+    newest.write_bytes(whole)
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0].step == 2
+
+
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+    assert CheckpointFolder(tmp_path / "none", lambda rows: None).latest() is None
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = saved(tmp_path / "c", [1])
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(progress(2), {"state_000": np.zeros(2)})
+    monkeypatch.undo()
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0].step == 1
+    assert len(list((tmp_path / "c").iterdir())) == 1
