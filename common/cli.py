@@ -54,7 +54,7 @@ class Program:
         """SHA-256 of the module's source and of `common`."""
         from common.runs import source_digest
 
-        return source_digest(Path(self.experiment.__code__.co_filename))  # type: ignore[attr-defined]
+        return source_digest(Path(self.experiment.__code__.co_filename))
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command; returns its exit code."""

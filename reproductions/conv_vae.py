@@ -37,7 +37,7 @@ T. Dozat. Incorporating Nesterov Momentum into Adam. ICLR 2016 workshop.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -214,14 +214,8 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows,
-            "epoch",
-            [
-                ("Loss", "nats per image", {"loss": "training", "val_loss": "validation"}),
-                ("Reconstruction", "nats per image", {"reconstruction": "training"}),
-                ("KL", "nats per image", {"kl": "training"}),
-            ],
-            "conv_vae: training on Fashion-MNIST",
+            progress.rows, "epoch", "Loss", "nats per image",
+            {"loss": "training", "val_loss": "validation"}, "conv_vae: training on Fashion-MNIST",
         ),
     }  # fmt: skip
 
@@ -238,12 +232,7 @@ PROGRAM = Program(
     experiment=experiment,
     figures=figures,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return PROGRAM.main(argv)
-
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(main())

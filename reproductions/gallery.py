@@ -34,15 +34,14 @@ from common.errors import BadInput
 from common.files import write_atomically
 from common.runs import ROOT as RUNS
 from common.runs import read_csv
-from reproductions import CATALOGUE, Entry
-from reproductions.verify import UNRECORDED
+from reproductions import CATALOGUE, GOLDEN, UNRECORDED, Entry
+from reproductions.reference import REFERENCE
+from reproductions.wholeruns import CURVES, PRINTED
 
 Array = np.ndarray
 Point = tuple[float, float]
 
 PACKAGE = Path(__file__).parent
-GOLDEN = PACKAGE / "golden"
-REFERENCE = Path("artifacts") / "reference"
 OUTPUT = Path("artifacts") / "gallery.html"
 
 MAX_FRAMES = 120  # of a film: a longer GIF is thinned out evenly
@@ -59,8 +58,8 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBom
 class Trace(NamedTuple):
     """A curve that a run has in its history and the original in its recording."""
 
-    column: str  # of history.csv
     recorded: str  # key in full-runs.json
+    column: str  # of history.csv
     name: str
 
 
@@ -68,57 +67,35 @@ class Exhibit(NamedTuple):
     """What the page shows of a module besides its docstring."""
 
     unit: str  # of the curves
-    traces: tuple[Trace, ...]
-    golden: str | None = None  # folder of the recordings
-    recorded_every: int = 1  # epochs or steps between two numbers of a recorded curve
-    printed: tuple[Point, ...] = ()  # the document's own numbers
-    printed_what: str = ""
+    document: str | None = None  # number of the document whose program was recorded
+    every: int = 1  # epochs or steps between two numbers of a curve
     pictures: tuple[str, ...] = ()  # those that the original drew, too
 
+    @property
+    def traces(self) -> tuple[Trace, ...]:
+        if self.document is None:
+            return (Trace("", "loss", "mean cost of an epoch"),)
+        return tuple(Trace(*curve) for curve in CURVES[self.document])
 
-_COSTS = (2961.34, 2265.61, 2255.56, 2235.31, 2167.91, 2352.41, 2194.37, 2146.91, 2127.26, 1911.38,
-          2092.75, 1870.27, 2143.29, 1938.21, 1950.55)  # fmt: skip
-_KERAS_TRACES = (
-    Trace("loss", "epoch_loss", "training loss"),
-    Trace("val_loss", "epoch_val_loss", "validation loss"),
-)
+    @property
+    def printed(self) -> tuple[str, tuple[Point, ...]]:
+        """What the document, or its upstream, printed: what that is, and the points."""
+        if self.document not in PRINTED:
+            return "", ()
+        printed = PRINTED[self.document]
+        points = tuple(zip(printed.at, printed.values, strict=True))
+        return printed.source, PRINTED_FIRST.get(self.document, ()) + points
+
 
 EXHIBITS = {
-    "mlp_vae": Exhibit(
-        golden="000",
-        unit="cost of a batch of 128",
-        traces=(Trace("loss", "epoch_mean_cost", "mean cost of the epoch"),),
-        printed=tuple((1 + 3 * i, cost) for i, cost in enumerate(_COSTS)),
-        printed_what="printed by the document, the last batch alone",
-        pictures=("manifold",),
-    ),
-    "mlp_cvae": Exhibit(
-        unit="cost of a batch of 128", traces=(Trace("loss", "", "mean cost of the epoch"),)
-    ),
-    "conv_vae": Exhibit(
-        golden="001", unit="nats per image", traces=_KERAS_TRACES, pictures=("manifold",)
-    ),
-    "elbo_cvae": Exhibit(
-        golden="002",
-        unit="nats per image",
-        traces=(Trace("test_elbo", "test_elbo", "test ELBO"),),
-        printed=((100, -78.338), (100, -78.327)),
-        printed_what="printed by the official tutorial",
-    ),
-    "rmsprop_vae": Exhibit(
-        golden="003",
-        unit="nats per image",
-        traces=(Trace("loss", "mean_loss_per_100_steps", "mean loss of 100 steps"),),
-        recorded_every=100,
-        printed=((1, 645.08), (1000, 173.02), (2000, 165.30), (3000, 172.93)),
-        printed_what="printed by the upstream notebook, one batch alone",
-        pictures=("manifold",),
-    ),
-    "tfp_cvae": Exhibit(
-        golden="004", unit="nats per batch of 256", traces=_KERAS_TRACES,
-        pictures=("class-8", "class-9"),
-    ),
-}  # fmt: skip
+    "mlp_vae": Exhibit("cost of a batch of 128 images", "000", pictures=("manifold",)),
+    "mlp_cvae": Exhibit("cost of a batch of 128 images"),
+    "conv_vae": Exhibit("loss, nats per image", "001", pictures=("manifold",)),
+    "elbo_cvae": Exhibit("test ELBO, nats per image", "002"),
+    "rmsprop_vae": Exhibit("loss, nats per image", "003", every=100, pictures=("manifold",)),
+    "tfp_cvae": Exhibit("loss, nats per batch of 256", "004", pictures=("class-8", "class-9")),
+}
+PRINTED_FIRST: dict[str, tuple[Point, ...]] = {"003": ((1, 645.08),)}  # before the history begins
 
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
@@ -128,7 +105,7 @@ CAPTIONS = {
     "latent": "Where the encoder puts the test images",
     "reconstructions": "Test images and what becomes of them",
 }
-NOT_SHOWN = ("curves",)  # the page draws its own
+NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
 
 
 # --- The page as data -----------------------------------------------------------------------------
@@ -166,12 +143,18 @@ class RunView(TypedDict):
     problems: list[str]
 
 
+class Seeds(TypedDict):
+    """Runs with several seeds."""
+
+    count: int
+    bands: dict[str, tuple[list[Point], list[Point]]]  # column of the history -> lowest, highest
+
+
 class OriginalView(TypedDict):
     """What the original program left."""
 
     tensorflow: str
-    seeds: int
-    bands: dict[str, tuple[list[Point], list[Point]]]  # column of the history -> lowest, highest
+    seeds: Seeds
     pictures: dict[str, Picture]
 
 
@@ -181,7 +164,9 @@ class ModuleView(TypedDict):
     entry: Entry
     text: dict[str, Any]  # see `read_docstring`
     original: OriginalView | None
-    verdicts: list[dict[str, Any]]  # of verify.json
+    seeds: Seeds  # of the reference
+    lockstep: list[dict[str, Any]]  # verdicts, see `verify.as_entry`
+    whole_runs: list[dict[str, Any]]  # comparisons, see `wholeruns.as_entry`
     runs: list[RunView]  # the reference run first
 
 
@@ -194,29 +179,38 @@ class Page(TypedDict):
 # --- Collecting -----------------------------------------------------------------------------------
 
 
-def collect(reference: Path, own: Iterable[tuple[Path, bool]], package: Path = PACKAGE) -> Page:
+def collect(
+    reference: Path,
+    own: Iterable[tuple[Path, bool]],
+    package: Path = PACKAGE,
+    golden: Path = GOLDEN,
+) -> Page:
     """Reads everything that the page shows. What is missing or broken is left out, and said.
 
     Args:
-      reference: the folder with a subfolder for each module, and verify.json.
+      reference: the folder with a subfolder for each module, and perhaps verify.json.
       own: folders of other runs, each with whether to take its pictures.
-      package: where the modules and the recordings lie.
+      package: where the modules lie.
+      golden: where the recordings lie.
     """
-    verdicts = [v for v in _read_json(reference / "verify.json", list) if isinstance(v, dict)]
     modules: dict[str, ModuleView] = {}
     for entry in CATALOGUE:
-        original = read_original(package / "golden", EXHIBITS[entry.module])
+        exhibit, folder = EXHIBITS[entry.module], reference / entry.module
+        original = read_original(golden, exhibit)
+        own_columns = {trace.column: trace.column for trace in exhibit.traces}
+        kept = _read_json(folder / "seeds.json").get("runs")
+        lockstep, whole_runs = read_verdicts(reference, entry.module)
         modules[entry.module] = {
             "entry": entry,
             "text": read_docstring(package / f"{entry.module}.py"),
             "original": original,
-            "verdicts": [v for v in verdicts if v.get("module") == entry.module],
+            "seeds": read_seeds(kept, own_columns, exhibit.every),
+            "lockstep": lockstep,
+            "whole_runs": whole_runs,
             "runs": [],
         }
-        if (reference / entry.module / "run.json").exists():
-            modules[entry.module]["runs"].append(
-                read_run(reference / entry.module, original, is_reference=True)
-            )
+        if (folder / "run.json").exists():
+            modules[entry.module]["runs"].append(read_run(folder, original, is_reference=True))
     for folder, with_pictures in own:
         view = modules.get(str(_read_json(folder / "run.json").get("module")))
         if view:
@@ -311,22 +305,12 @@ def read_run(
 
 def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
     """Reads what the original left: the range of its curves over the seeds, and its pictures."""
-    if exhibit.golden is None:
+    if exhibit.document is None:
         return None
-    folder = golden / exhibit.golden
+    folder = golden / exhibit.document
     content = _read_json(folder / "full-runs.json")
-    runs = content.get("runs", [])
-    bands = {}
-    for trace in exhibit.traces:
-        curves = [run[trace.recorded] for run in runs if trace.recorded in run]
-        if curves:
-            x = [exhibit.recorded_every * (i + 1) for i in range(min(map(len, curves)))]
-            at_each = list(zip(*curves, strict=False))
-            bands[trace.column] = (
-                [(a, min(values)) for a, values in zip(x, at_each, strict=True)],
-                [(a, max(values)) for a, values in zip(x, at_each, strict=True)],
-            )
-    pictures = {}
+    columns = {trace.column: trace.recorded for trace in exhibit.traces}
+    pictures: dict[str, Picture] = {}
     for name in exhibit.pictures:
         path = folder / f"picture-{name}.png"
         if path.exists():
@@ -334,19 +318,57 @@ def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
                 pictures[name] = encode(image.convert("L"))
     return {
         "tensorflow": str(content.get("tensorflow", "")),
-        "seeds": len(runs),
-        "bands": bands,
+        "seeds": read_seeds(content.get("runs"), columns, exhibit.every),
         "pictures": pictures,
     }
 
 
-def _read_json(path: Path, kind: type = dict) -> Any:
-    """The content of a JSON file, or an empty `kind` if that is not what the file holds."""
+def read_seeds(runs: Any, columns: Mapping[str, str], every: int) -> Seeds:
+    """The range of curves over the runs of a list.
+
+    Args:
+      runs: for each seed a dictionary of curves; what is something else counts as nothing.
+      columns: column of the history -> key in those dictionaries.
+      every: epochs or steps between two numbers of a curve.
+    """
+    nothing: Seeds = {"count": 0, "bands": {}}
+    seeds: Seeds = {"count": 0, "bands": {}}
+    try:
+        for column, key in columns.items():
+            values = np.array([run[key] for run in runs], float)  # [seeds, rounds]
+            x = [float(every * (i + 1)) for i in range(values.shape[1])]
+            low, high = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+            seeds["bands"][column] = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))
+            seeds["count"] = len(values)
+    except (TypeError, ValueError, KeyError, IndexError):
+        return nothing
+    return seeds
+
+
+def read_verdicts(
+    reference: Path, module: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What was found of a module: in lockstep, and of whole runs.
+
+    Read from what `verify --json` wrote to verify.json, else from the module's own lockstep.json.
+    """
+    found = _read_json(reference / "verify.json")
+    own = _read_json(reference / module / "lockstep.json").get("entries")
+
+    def entries(content: Any) -> list[dict[str, Any]]:
+        content = content if isinstance(content, list) else []
+        return [e for e in content if isinstance(e, dict) and e.get("module") == module]
+
+    return entries(found.get("lockstep")) or entries(own), entries(found.get("whole_runs"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The dictionary that a JSON file holds; an empty one if it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return kind()
-    return content if isinstance(content, kind) else kind()
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _round_labels(history: Mapping[str, Sequence[float]]) -> list[str]:
@@ -403,6 +425,8 @@ def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
       The film, and its last frame as a small picture.
     """
     with Image.open(path) as gif:
+        if gif.height <= CAPTION_HEIGHT:
+            raise ValueError(f"{path} has no room for a frame")
         count = getattr(gif, "n_frames", 1)
         if len(labels) != count:
             labels = [f"picture {i + 1}" for i in range(count)]
@@ -538,8 +562,9 @@ def chart(
                 )
     label = "; ".join(f"{c.name}: {_number(c.points[0][1])} to {_number(c.points[-1][1])}"
                       for c in curves if not c.single)  # fmt: skip
+    kind = "chart large" if width > 600 else "chart"
     return (
-        f'<figure class="chart{" large" * (width > 600)}"><p class=unit>{_text(y_name)}</p>'
+        f'<figure class="{kind}"><p class=unit>{_text(_capital(y_name))}</p>'
         f'<svg viewBox="0 0 {width} {height}" role=img aria-label="{_text(label)}">'
         f"{''.join(parts)}</svg><figcaption class=legend>"
         f"{''.join(_legend(c) for c in curves)}</figcaption></figure>"
@@ -586,24 +611,30 @@ def curves_of(view: ModuleView) -> list[Curve]:
     exhibit, original = EXHIBITS[view["entry"].module], view["original"]
     drawn = []
     for trace in exhibit.traces:
-        second = " second" if trace is not exhibit.traces[0] else ""
-        if original and trace.column in original["bands"]:
-            low, high = original["bands"][trace.column]
-            seeds = original["seeds"]
-            name = f"original, {trace.name}, {seeds} seed{'s' * (seeds > 1)}"
-            if seeds > 1:
-                drawn.append(Curve(name, low, f"band{second}", upper=high))
-            else:
-                drawn.append(Curve(name, low, f"line original{second}"))
+        second = " second" if trace != exhibit.traces[0] else ""
+        for whose, seeds, colour in (
+            ("original", original["seeds"] if original else None, "original"),
+            ("reference", view["seeds"], "run-0"),
+        ):
+            if seeds and trace.column in seeds["bands"]:
+                low, high = seeds["bands"][trace.column]
+                name = f"{whose}, {trace.name}, {_seeds(seeds)}"
+                if seeds["count"] > 1:
+                    drawn.append(Curve(name, low, f"band {colour}{second}", upper=high))
+                elif whose == "original":
+                    drawn.append(Curve(name, low, f"line {colour}{second}"))
     for i, run in enumerate(view["runs"]):
         for trace in exhibit.traces:
-            second = " second" if trace is not exhibit.traces[0] else ""
+            second = " second" if trace != exhibit.traces[0] else ""
             points = _column(run, trace.column)
             name = f"{run['name']}{_quick(run)}, {trace.name}"
             drawn.append(Curve(name, points, f"line run-{i % 5}{second}"))
-    if exhibit.printed:
-        drawn.append(Curve(exhibit.printed_what, exhibit.printed, "printed", single=True))
-    return drawn
+    what, printed = exhibit.printed
+    return [*drawn, Curve(what, printed, "printed", single=True)]
+
+
+def _seeds(seeds: Seeds) -> str:
+    return f"{seeds['count']} seed{'s' * (seeds['count'] > 1)}"
 
 
 def _column(run: RunView, name: str) -> list[Point]:
@@ -618,28 +649,31 @@ def _quick(run: RunView) -> str:
 def comparisons(view: ModuleView, run: RunView) -> list[str]:
     """A sentence for each curve: where the run ends, and where the originals were by then."""
     exhibit, original = EXHIBITS[view["entry"].module], view["original"]
+    what, printed = exhibit.printed
     sentences = []
     for trace in exhibit.traces:
         points = _finite(_column(run, trace.column))
         if not points:
             continue
         x, y = points[-1]
-        sentence = f"After {_x_column(run['history'])} {_number(x)}: {trace.name} {_number(y)}"
-        low, high = original["bands"].get(trace.column, ([], [])) if original else ([], [])
-        lowest, highest = dict(low).get(x), dict(high).get(x)
-        if original and lowest is not None and highest is not None:
-            seeds = original["seeds"]
-            if seeds > 1:
-                sentence += f"; the original's {seeds} seeds: "
-                sentence += f"{_number(lowest)} to {_number(highest)}"
-            else:
-                sentence += f"; the original: {_number(lowest)}"
-        printed = [_number(v) for at, v in exhibit.printed if at == x]
-        if printed:
-            sentence += f"; {exhibit.printed_what}: "
-            sentence += " and ".join(printed)
-        sentences.append(sentence + ".")
+        said = [f"After {_x_column(run['history'])} {_number(x)}: {trace.name} {_number(y)}"]
+        if run["reference"] and view["seeds"]["count"] > 1:
+            said.append(_range_at(x, trace.column, "reference", view["seeds"]))
+        if original:
+            said.append(_range_at(x, trace.column, "original", original["seeds"]))
+        values = [_number(value) for at, value in printed if at == x]
+        said.append(f"{what}: {' and '.join(values)}" if values else "")
+        sentences.append("; ".join(filter(None, said)) + ".")
     return sentences
+
+
+def _range_at(x: float, column: str, whose: str, seeds: Seeds) -> str:
+    """What seeds had reached by then, or nothing if they did not get so far."""
+    low, high = (dict(side).get(x) for side in seeds["bands"].get(column, ([], [])))
+    if low is None or high is None:
+        return ""
+    reached = _number(low) if low == high else f"{_number(low)} to {_number(high)}"
+    return f"{whose}, {_seeds(seeds)}: {reached}"
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -681,13 +715,13 @@ def _card(view: ModuleView) -> str:
         f'<a class=card href="#{_text(entry.module)}"><span class=thumb>{picture}</span><span>'
         f"<strong>{_text(entry.module)}</strong>"
         f"<small>document {_text(entry.document)} · {_text(entry.dataset)}</small>"
-        f"<span>{_text(entry.summary)}</span>{_badge(view)}</span></a>"
+        f"<span>{_text(_capital(entry.summary))}</span>{_badge(view)}</span></a>"
     )
 
 
 def _badge(view: ModuleView) -> str:
     """The verdict in a few words."""
-    verdicts = view["verdicts"]
+    verdicts = view["lockstep"]
     if any(v.get("passed") is not True for v in verdicts):
         return "<em class=bad>differs from the original</em>"
     if verdicts:
@@ -722,7 +756,7 @@ def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | Non
             f"{_text(date)} · {_text(entry.dataset)}</p>",
             f"<h2>{_text(entry.module)}</h2>",
             f"<p class=title{_language(title)}>{_text(title)}</p>" if title else "",
-            f"<p class=lead>{_prose(what[:1].upper() + what[1:])}</p>",
+            f"<p class=lead>{_prose(_capital(what))}</p>",
             f"<p>{_prose(text.get('trains', ''))}</p>{source}",
             _command(f"python -m reproductions.{entry.module}"),
             "</header>",
@@ -746,7 +780,7 @@ def _command(command: str) -> str:
 
 def _curves(view: ModuleView) -> str:
     exhibit, runs = EXHIBITS[view["entry"].module], view["runs"]
-    x_name = "step" if exhibit.recorded_every > 1 else "epoch"
+    x_name = "step" if exhibit.every > 1 else "epoch"
     drawn = [chart(curves_of(view), x_name, exhibit.unit)]
     if not runs:
         drawn.insert(0, "<p class=none>No run yet: the command above makes one.</p>")
@@ -809,25 +843,25 @@ def _run(view: ModuleView, run: RunView) -> str:
         warnings.insert(0, "a quick run, not the document's training")
     facts = [("module", view["entry"].module), *_facts(record)]
     table = "".join(f"<tr><th scope=row>{_text(k)}<td>{_text(v)}" for k, v in facts)
-    name = run["name"][:1].upper() + run["name"][1:]
-    return "\n".join(
-        [
-            f"<h3>{_text(name)}</h3>",
-            "".join(f"<p class=warning>{_text(w[:1].upper() + w[1:])}.</p>" for w in warnings),
-            _film(run["film"], run["name"]) if run["film"] else "",
-            f"<div class=sheet>{''.join(others)}</div>",
-            "<details><summary>Settings and final figures</summary>"
-            f"<table>{table}</table></details>",
-        ]
+    settings = f"Settings and final figures, {run['name']}{_quick(run)}"
+    shown = [
+        *(f"<p class=warning>{_text(_capital(warning))}.</p>" for warning in warnings),
+        _film(run["film"], run["name"]) if run["film"] else "",
+        f"<div class=sheet>{''.join(others)}</div>" if others else "",
+    ]
+    title = f"<h3>{_text(_capital(run['name']))}</h3>" if any(shown) else ""
+    return (
+        f"{title}{''.join(shown)}"
+        f"<details><summary>{_text(settings)}</summary><table>{table}</table></details>"
     )
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _facts(record: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
     """The plain entries of run.json, those of `config` and its like without their heading."""
     facts: list[tuple[str, Any]] = []
     for name, value in record.items():
         if isinstance(value, dict):
-            more = _facts(value)
+            more = _facts(value, depth - 1) if depth else []
             facts += [(f"{name} {k}", v) for k, v in more] if name == "seconds" else more
         elif isinstance(value, float):
             facts.append((name, _number(value)))
@@ -859,30 +893,59 @@ def _film(film: Film, name: str) -> str:
 
 def _proof(view: ModuleView) -> str:
     """What `python -m reproductions.verify` found."""
-    module, verdicts = view["entry"].module, view["verdicts"]
+    module, verdicts = view["entry"].module, view["lockstep"]
     if module in UNRECORDED:
         return f"<h3>Proof</h3><p>There is no recording: {_text(UNRECORDED[module])}.</p>"
     if not verdicts:
         command = _command(f"python -m reproductions.verify --json {REFERENCE / 'verify.json'}")
         return f"<h3>Proof</h3><p class=none>No verdict is stored. This one finds it:</p>{command}"
     lines = []
+    problems: list[Any] = []
     for v in verdicts:
         digits = v["digits"] if isinstance(v.get("digits"), dict) else {}
+        problems += v["problems"] if isinstance(v.get("problems"), list) else []
         verdict = "<td class=good>equal" if v.get("passed") is True else "<td class=bad>different"
         agreed = "".join(f"<td>{_cell(digits.get(n), '.1f')}" for n in ("1", "10", "100"))
         lines.append(
-            f"<tr><th scope=row>{_cell(v.get('precision'))}<td>{_cell(v.get('steps'))}{agreed}"
-            f"<td>{_cell(v.get('largest_difference'), '.1e')} at step "
-            f"{_cell(v.get('largest_step'))}{verdict}"
+            f"<tr><th scope=row>{_cell(v.get('precision'))}{verdict}"
+            f"<td>{_cell(v.get('steps'))}{agreed}"
+            f"<td>{_cell(v.get('largest_difference'), '.1e')}"
+            f" at step {_cell(v.get('largest_step'))}"
         )
     return (
         "<h3>Proof</h3><p>The port, by the loop that trains, on the weights, batches and noise of a"
         " recording of the original on its own TensorFlow. Compared is the loss of every step, as"
         " long as the original follows itself when its weights are moved by one bit.</p>"
-        "<div class=scroll><table class=proof><thead><tr><th scope=col>precision"
-        "<th scope=col>steps<th scope=col>digits at step 1<th scope=col>by 10<th scope=col>by 100"
-        "<th scope=col>largest relative difference<th scope=col>verdict<tbody>"
+        "<div class=scroll role=region aria-label=Lockstep tabindex=0>"
+        "<table class=proof><thead><tr><th scope=col>precision"
+        "<th scope=col>verdict<th scope=col>steps<th scope=col>digits at step 1<th scope=col>by 10"
+        "<th scope=col>by 100<th scope=col>largest relative difference<tbody>"
         f"{''.join(lines)}</table></div>"
+        + "".join(f"<p class=warning>{_text(problem)}</p>" for problem in problems)
+        + _whole_runs(view["whole_runs"])
+    )
+
+
+def _whole_runs(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Whole runs of both sides as distributions, see `reproductions/wholeruns.py`."""
+    lines = []
+    for entry in entries:
+        sides = [entry[s] if isinstance(entry.get(s), dict) else {} for s in ("ours", "theirs")]
+        means = "".join(
+            f"<td>{_cell(side.get('mean'), ',.6g')} ({_cell(side.get('seeds'))})" for side in sides
+        )
+        lines.append(
+            f"<tr><th scope=row>{_cell(entry.get('figure'))}<td>{_cell(entry.get('verdict'))}"
+            f"{means}<td>{_cell(entry.get('relative_difference'), '+.2%')}"
+        )
+    if not lines:
+        return ""
+    return (
+        "<p>Beyond that, whole runs with their own chance: the means over the seeds.</p>"
+        "<div class=scroll role=region aria-label=Runs tabindex=0>"
+        "<table class=proof><thead><tr><th scope=col>figure"
+        "<th scope=col>verdict<th scope=col>reference (seeds)<th scope=col>original (seeds)"
+        f"<th scope=col>difference<tbody>{''.join(lines)}</table></div>"
     )
 
 
@@ -904,7 +967,7 @@ def _caption(name: str) -> str:
     return CAPTIONS.get(name, name)
 
 
-def _figure(picture: Picture, caption: str, alt: str, kind: str = "plain") -> str:
+def _figure(picture: Picture, caption: str, alt: str, kind: str = "picture") -> str:
     return (
         f"<figure class={kind}>{_image(picture, alt)}"
         f"<figcaption>{_text(caption)}</figcaption></figure>"
@@ -916,6 +979,10 @@ def _image(picture: Picture, alt: str) -> str:
         f'<img src="{picture["src"]}" width={picture["width"]} height={picture["height"]}'
         f' alt="{_text(alt)}" decoding=async>'
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _language(text: str) -> str:

@@ -39,7 +39,7 @@ Models. NeurIPS 2015.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -250,15 +250,9 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean and label", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows,
-            "epoch",
-            [
-                ("Cost, as the document reduces it", "per batch",
-                 {"loss": "mean of the epoch", "last_loss": "last batch, as printed"}),
-                ("Reconstruction", "½ squared error per image", {"reconstruction": "training"}),
-                ("KL", "nats per image", {"kl": "training"}),
-            ],
-            "mlp_cvae: training on MNIST",
+            progress.rows, "epoch", "Cost, as the document reduces it", "per batch",
+            {"loss": "mean of the epoch", "last_loss": "last batch, as printed"},
+            "mlp_cvae: training on MNIST", reconstruction_unit="½ squared error per image",
         ),
     }  # fmt: skip
 
@@ -276,12 +270,7 @@ PROGRAM = Program(
     figures=figures,
     results=results,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return PROGRAM.main(argv)
-
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -43,7 +43,7 @@ D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -236,15 +236,9 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows,
-            "epoch",
-            [
-                ("Cost, as the document reduces it", "per batch",
-                 {"loss": "mean of the epoch", "last_loss": "last batch, as printed"}),
-                ("Reconstruction", "½ squared error per image", {"reconstruction": "training"}),
-                ("KL", "nats per image", {"kl": "training"}),
-            ],
-            "mlp_vae: training on MNIST",
+            progress.rows, "epoch", "Cost, as the document reduces it", "per batch",
+            {"loss": "mean of the epoch", "last_loss": "last batch, as printed"},
+            "mlp_vae: training on MNIST", reconstruction_unit="½ squared error per image",
         ),
     }  # fmt: skip
 
@@ -262,12 +256,7 @@ PROGRAM = Program(
     figures=figures,
     results=results,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return PROGRAM.main(argv)
-
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,6 +27,7 @@ from common.cli import OneLineParser, run_command
 from common.errors import Failure, VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
+from reproductions import GOLDEN, RECORDED
 
 REFERENCE = Path("artifacts") / "reference"
 RUNS = Path("artifacts") / "runs" / "reference"  # the whole runs, with weights; not committed
@@ -94,7 +95,8 @@ def make(port: Any) -> None:
         "first_losses": first,
         "runs": [{"seed": seed, **curves(run)} for seed, run in enumerate(runs)],
     }
-    write_seeds(port.name, content)
+    write(port.name, "seeds.json", content)
+    prove(port)
     print(f"{port.name}: {len(runs)} runs kept in {target}")
 
 
@@ -133,14 +135,13 @@ def load_seeds(module: str) -> dict[str, Any]:
         ) from error
 
 
-def write_seeds(module: str, content: dict[str, Any]) -> None:
-    """Writes `seeds.json` of a module."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(REFERENCE / module / "seeds.json", text)
+def write(module: str, name: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file of a module's reference results."""
+    write_atomically(REFERENCE / module / name, json.dumps(content, indent=1) + "\n")
 
 
 def renew(port: Any) -> None:
-    """Brings the digest up to date if the code still computes what it did.
+    """Brings the digests up to date if the code still computes what it did.
 
     Raises:
       VerificationFailed: it does not.
@@ -148,7 +149,6 @@ def renew(port: Any) -> None:
     from common import datasets
     from common.chance import Seeded
     from common.training import Trainer
-    from reproductions import verify
 
     content = load_seeds(port.name)
     data = datasets.load(port.dataset)
@@ -157,17 +157,37 @@ def renew(port: Any) -> None:
     difference = float(np.max(np.abs(losses / np.array(content["first_losses"]) - 1)))
     if not difference <= RENEW_TOLERANCE:
         raise VerificationFailed(
-            f"{port.name}: the first {FIRST_STEPS} losses differ by {difference:.1e}: make the runs again"
+            f"{port.name}: the first {FIRST_STEPS} losses differ by {difference:.1e}: make the runs"
+            " again"
         )
-    if port.name in verify.MODULES.values():
-        for _, recording in verify.find(verify.GOLDEN, [port.name], "both"):
-            verdict = verify.verify(port, recording, data)
-            if verdict.problems:
-                raise VerificationFailed(f"{port.name}: {verdict.problems[0]}")
-    write_seeds(port.name, content | {"source_sha256": port.source_digest})
-    print(
-        f"{port.name}: the same computation (first losses within {difference:.1e}); digest renewed"
-    )
+    prove(port)
+    write(port.name, "seeds.json", content | {"source_sha256": port.source_digest})
+    print(f"{port.name}: the same computation (first losses within {difference:.1e}), renewed")
+
+
+def prove(port: Any) -> None:
+    """Keeps the lockstep's verdicts, and the picture of the whole runs, of a recorded module.
+
+    Raises:
+      VerificationFailed: the port does not follow its recordings.
+    """
+    from common import datasets, plotting
+    from reproductions import verify, wholeruns
+
+    document = next((d for d, module in RECORDED.items() if module == port.name), None)
+    if document is None:
+        return
+    data = datasets.load(port.dataset)
+    entries = []
+    for _, recording in verify.find(GOLDEN, [port.name], "both"):
+        verdict = verify.verify(port, recording, data, progress=sys.stderr.isatty())
+        if verdict.problems:
+            raise VerificationFailed(f"{port.name}: {verdict.problems[0]}")
+        entries.append(verify.as_entry(port.name, recording, verdict))
+    write(port.name, "lockstep.json", {"source_sha256": port.source_digest, "entries": entries})
+    note = f"{port.name}: TensorFlow {'2.0' if document == '002' else '1.14'} and this project"
+    figure = wholeruns.picture(document)
+    write_atomically(REFERENCE / port.name / "wholeruns.png", plotting.to_png(figure, note))
 
 
 if __name__ == "__main__":

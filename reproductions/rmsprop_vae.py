@@ -42,7 +42,7 @@ AISTATS 2010.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -224,14 +224,8 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows,
-            "step",
-            [
-                ("Loss", "nats per image", 
-                 {"loss": "mean of 100 steps", "last_loss": "last of them"}),
-                ("Reconstruction", "nats per image", {"reconstruction": "training"}),
-                ("KL", "nats per image", {"kl": "training"}),
-            ],
+            progress.rows, "step", "Loss", "nats per image",
+            {"loss": "mean of 100 steps", "last_loss": "last of them"},
             "rmsprop_vae: training on MNIST",
         ),
     }  # fmt: skip
@@ -249,12 +243,7 @@ PROGRAM = Program(
     experiment=experiment,
     figures=figures,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    return PROGRAM.main(argv)
-
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,17 +18,12 @@ from typing import TYPE_CHECKING, Any
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput, VerificationFailed
 from common.files import write_atomically
-from reproductions import CATALOGUE
+from reproductions import GOLDEN, RECORDED, UNRECORDED
 
 if TYPE_CHECKING:
     from common.datasets import Dataset
     from common.lockstep import Recording, Verdict
 
-GOLDEN = Path(__file__).parent / "golden"
-UNRECORDED = {
-    "mlp_cvae": "described without a program; proved against mlp_vae by tests/test_mlp_cvae.py"
-}
-MODULES = {e.document.split()[0]: e.module for e in CATALOGUE if e.module not in UNRECORDED}
 DIGITS_AT = (1, 10, 100)  # steps
 
 
@@ -57,17 +52,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     for module in options.modules:
         if module in UNRECORDED:
             parser.error(f"{module} has no recording: {UNRECORDED[module]}")
-        if module not in MODULES.values():
-            parser.error(f"no module {module!r}: choose from {', '.join(MODULES.values())}")
+        if module not in RECORDED.values():
+            parser.error(f"no module {module!r}: choose from {', '.join(RECORDED.values())}")
     return options
 
 
 def _verify(options: argparse.Namespace) -> None:
     from common import datasets
+    from reproductions import wholeruns
 
     recordings = list(find(options.golden, options.modules, options.precision))
     data: dict[str, Dataset] = {}
-    entries, failures = [], []
+    entries = []
     print(HEADER)
     for module, recording in recordings:
         program = importlib.import_module(f"reproductions.{module}").PROGRAM
@@ -76,14 +72,22 @@ def _verify(options: argparse.Namespace) -> None:
         verdict = verify(program, recording, data[program.dataset], progress=sys.stderr.isatty())
         entries.append(as_entry(module, recording, verdict))
         print(as_line(entries[-1]), flush=True)
-        failures += [f"{module} {recording.precision}: {p}" for p in verdict.problems]
+    whole_runs = wholeruns.available() if options.golden == GOLDEN else []
+    whole_runs = [c for c in whole_runs if not options.modules or c.module in options.modules]
+    if whole_runs:
+        print("\n" + "\n".join([wholeruns.HEADER, *map(wholeruns.as_line, whole_runs)]))
     if options.json:
-        write_atomically(options.json, json.dumps(entries, indent=1) + "\n")
-    for line in failures:
-        print(line)
-    if failures:
+        content = {"lockstep": entries, "whole_runs": [wholeruns.as_entry(c) for c in whole_runs]}
+        write_atomically(options.json, json.dumps(content, indent=1) + "\n")
+    failed = [entry for entry in entries if not entry["passed"]]
+    for entry in failed:
+        for problem in entry["problems"]:
+            print(f"{entry['module']} {entry['precision']}: {problem}")
+    different = [c for c in whole_runs if c.equivalent is False]
+    if failed or different:
         raise VerificationFailed(
-            f"{len({line.split(':')[0] for line in failures})} of {len(entries)} comparisons failed"
+            f"{len(failed)} of {len(entries)} recordings are not followed, {len(different)} of"
+            f" {len(whole_runs)} figures of whole runs not shown equivalent"
         )
 
 
@@ -99,7 +103,7 @@ def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple
     found = 0
     for path in paths:
         recording = lockstep.load(path)
-        module = MODULES.get(recording.document)
+        module = RECORDED.get(recording.document)
         if module is None:
             raise BadInput(f"{path}: there is no module for document {recording.document!r}")
         if (modules and module not in modules) or precision not in ("both", recording.precision):

@@ -14,7 +14,7 @@ import pytest
 from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import verify
+from reproductions import GOLDEN, RECORDED, verify
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21, CPU:
 # 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -22,7 +22,7 @@ FIRST_100 = {"rmsprop_vae": 1e-12, "tfp_cvae": 1e-13}
 FIRST_100_OTHERS = 1e-13
 ELBO_300 = 1e-14  # elbo_cvae over all its 300 steps; 5e-16 measured
 
-RECORDINGS = sorted(verify.GOLDEN.glob("*/lockstep-*.json"))
+RECORDINGS = sorted(GOLDEN.glob("*/lockstep-*.json"))
 
 
 def program(module: str) -> Any:
@@ -31,14 +31,14 @@ def program(module: str) -> Any:
 
 def test_every_recorded_document_has_both_precisions() -> None:
     names = {(path.parent.name, path.name) for path in RECORDINGS}
-    expected = {(d, f"lockstep-float{p}.json") for d in verify.MODULES for p in (32, 64)}
+    expected = {(d, f"lockstep-float{p}.json") for d in RECORDED for p in (32, 64)}
     assert names == expected
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda p: f"{p.parent.name}-{p.stem[9:]}")
 def test_port_follows_its_recording(path: Path, whole: Callable[[str], Dataset]) -> None:
     recording = lockstep.load(path)
-    port = program(verify.MODULES[recording.document])
+    port = program(RECORDED[recording.document])
     verdict = verify.verify(port, recording, whole(port.dataset))
     assert verdict.problems == ()
     assert verdict.steps == recording.horizon
@@ -59,7 +59,7 @@ def short_golden(tmp_path: Path) -> Callable[..., Path]:
         steps: int = 5,
         change: Callable[[dict[str, Any]], object] = lambda content: None,
     ) -> Path:
-        source = verify.GOLDEN / document / f"lockstep-{precision}.json"
+        source = GOLDEN / document / f"lockstep-{precision}.json"
         content = json.loads(source.read_text())
         content["loss"] = content["loss"][:steps]
         content["envelope"] = content["envelope"][:steps]
@@ -91,7 +91,7 @@ def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     captured = capsys.readouterr()
     assert "step 4: loss" in captured.out
     assert captured.err.count("\n") == 1
-    entry = json.loads((folder / "out.json").read_text())[0]
+    entry = json.loads((folder / "out.json").read_text())["lockstep"][0]
     assert not entry["passed"]
     assert entry["first_step_over_the_limit"] == 4
 

@@ -204,7 +204,7 @@ def test_document_004_keeps_log_q_finite_where_a_solve_does_not(
     eps = np.full([3, 2], 0.5, np.float32)
     losses = tfp_cvae.loss(model, data.train_images[:3], data.train_labels[:3], tf.constant(eps))
     posterior = model.encoder(
-        tfp_cvae.inputs(data.train_images[:3], data.train_labels[:3], "float32")[0]
+        tfp_cvae.inputs(data.train_images[:3], "float32")
     )
     log_q = posterior.log_prob(posterior.bijector.forward(tf.constant(eps)))
     expected = -0.25 - np.log(2 * np.pi) - 2 * np.log(1e-5)  # -(0.5^2 + 0.5^2) / 2 and two scales
