@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import hashlib
+import io
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import animation
+from common import animation, plotting
 from reproductions import CATALOGUE, gallery
 
 HOSTILE = "<script>alert('x')</script>\"'&</script>"
@@ -68,9 +74,6 @@ def make_page(reference: Path, *own: Path) -> str:
 
 
 def pixels(picture: gallery.Picture) -> np.ndarray:
-    import base64
-    import io
-
     data = base64.b64decode(picture["src"].partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
@@ -80,19 +83,22 @@ def pixels(picture: gallery.Picture) -> np.ndarray:
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-    " --disable-background-networking --disable-component-update --disable-dev-shm-usage"
-    " --remote-debugging-pipe"
-).split()
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-quic", "--disable-sync", "--disable-background-networking"),
+    *("--disable-component-update", "--remote-debugging-pipe"),
+]
+SHOWN = (
+    "[...document.querySelectorAll('main > section')].filter(s => s.offsetHeight).map(s => s.id)"
+)
 
 
 class Browser:
-    """Chromium's DevTools protocol over a pair of pipes: messages of JSON that end with a zero byte."""
+    """Chromium's DevTools protocol over two pipes: JSON messages that end with a zero byte."""
 
     def __init__(self, commands: Any, answers: Any) -> None:
         self._commands, self._answers = commands, answers
-        self._buffer, self._number, self._session = b"", 0, {}
+        self._buffer, self._number, self._session, self._target = b"", 0, {}, ""
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -110,9 +116,14 @@ class Browser:
         while not any(e.get("method") == event for e in self.events):
             self.events.append(self._read())
 
-    def open(self, address: str, width: int = 1400, height: int = 900, dark: bool = False) -> None:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)
+    def open(
+        self, address: str, width: int = 1400, dark: bool = False, javascript: bool = True
+    ) -> None:
+        self._session = {}
+        if self._target:
+            self.call("Target.closeTarget", targetId=self._target)
+        self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = {"sessionId": session["sessionId"]}
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -120,8 +131,9 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call(
             "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=False,
+            width=width, height=900, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
+        self.call("Emulation.setScriptExecutionDisabled", value=not javascript)
         self.events.clear()
         self.call("Page.navigate", url=address)
         self.wait_for("Page.loadEventFired")
@@ -133,6 +145,13 @@ class Browser:
         )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def wait_until(self, condition: str, seconds: float = 30) -> None:
+        """Asks until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(condition):
+            assert time.monotonic() < deadline, condition
+            time.sleep(0.02)
 
     def click(self, selector: str) -> None:
         """Clicks in the middle of the first element that matches."""
@@ -151,7 +170,7 @@ class Browser:
 
     def complaints(self) -> list[Any]:
         """Everything that the console, the log or a script complained of, and every request."""
-        self.evaluate("new Promise(done => setTimeout(done, 50))")
+        self.evaluate("1")  # what came before it has been reported
         kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
         requests = [
             e["params"]["request"]["url"]
@@ -163,6 +182,7 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            assert select.select([self._answers], [], [], 60)[0], "Chromium does not answer"
             piece = self._answers.read(1 << 20)
             assert piece, "Chromium has gone"
             self._buffer += piece
@@ -170,11 +190,20 @@ class Browser:
         return json.loads(message)
 
 
+def _pipe() -> list[int]:
+    """A pipe whose ends have descriptors of 10 and more: 3 and 4 are Chromium's."""
+    ends = os.pipe()
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return moved
+
+
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """Starts Chromium with an empty profile; it reads commands at descriptor 3 and answers at 4."""
-    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (*os.pipe(), *os.pipe())]
-    read_commands, write_commands, read_answers, write_answers = ends
+    read_commands, write_commands = _pipe()
+    read_answers, write_answers = _pipe()
 
     def wire() -> None:
         os.dup2(read_commands, 3)
@@ -199,3 +228,453 @@ def chromium(profile: Path) -> Iterator[Browser]:
         finally:
             process.kill()
             process.wait()
+
+
+# --- Reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=MODULES)
+def test_docstring_says_what_the_page_shows(entry):
+    text = gallery.read_docstring(gallery.PACKAGE / f"{entry.module}.py")
+    assert text["number"] == entry.document
+    assert text["what"].endswith(".")
+    assert text["source"].startswith("Source: ")
+    assert text["trains"].startswith("Trains ")
+    assert "Trains " not in text["source"]
+    assert len(text["quirks"]) >= 3
+    assert len(text["deviations"]) >= 2
+    assert all(point.strip() and "\n" not in point for point in text["quirks"])
+
+
+def test_docstring_title_and_date():
+    text = gallery.read_docstring(gallery.PACKAGE / "tfp_cvae.py")
+    assert (text["title"], text["date"]) == ("条件VAE", "2019-08-18")
+    assert gallery.read_docstring(gallery.PACKAGE / "rmsprop_vae.py")["date"] == ""
+
+
+def test_docstring_of_no_module(tmp_path):
+    assert gallery.read_docstring(tmp_path / "none.py") == {}
+    (tmp_path / "broken.py").write_text("def (")
+    assert gallery.read_docstring(tmp_path / "broken.py") == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "column", "xs"),
+    [
+        ("mlp_vae", "loss", range(1, 51)),
+        ("conv_vae", "val_loss", range(1, 31)),
+        ("elbo_cvae", "test_elbo", range(1, 26)),
+        ("rmsprop_vae", "loss", range(100, 3001, 100)),
+        ("tfp_cvae", "val_loss", range(1, 16)),
+    ],
+)
+def test_band_of_the_original(module, column, xs):
+    original = gallery.read_original(gallery.GOLDEN, gallery.EXHIBITS[module])
+    low, high = original["seeds"]["bands"][column]
+    assert [x for x, _ in low] == [x for x, _ in high] == list(xs)
+    assert all(a <= b for (_, a), (_, b) in zip(low, high, strict=True))
+    assert (low == high) == (original["seeds"]["count"] == 1)
+    assert set(original["pictures"]) == set(gallery.EXHIBITS[module].pictures)
+
+
+def test_band_of_the_reference(tmp_path):
+    make_run(tmp_path / "conv_vae", "conv_vae")
+    runs = [{"loss": [3.0, 2.0], "val_loss": [4.0, 1.0]}, {"loss": [5.0, 1.0], "val_loss": [4, 4]}]
+    (tmp_path / "conv_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
+    view = gallery.collect(tmp_path, [])["modules"][2]
+    assert view["seeds"]["count"] == 2
+    assert view["seeds"]["bands"]["loss"] == ([(1, 3), (2, 1)], [(1, 5), (2, 2)])
+    curves = {curve.name: curve for curve in gallery.curves_of(view)}
+    assert curves["reference, training loss, 2 seeds"].style == "band run-0"
+    assert curves["reference, validation loss, 2 seeds"].style == "band run-0 second"
+    assert curves["original, training loss, 3 seeds"].style == "band original"
+    assert curves["reference run, training loss"].style == "line run-0"
+
+
+@pytest.mark.parametrize(
+    "runs", [None, 5, [], [5], [{}], [{"loss": 1}], [{"loss": ["x"]}], [{"loss": [1]}, {}]]
+)
+def test_band_of_nonsense(runs):
+    assert gallery.read_seeds(runs, {"loss": "loss"}, 1) == {"count": 0, "bands": {}}
+
+
+def test_verdicts_of_the_proof_command_go_first(tmp_path):
+    (tmp_path / "mlp_vae").mkdir()
+    own = {"entries": [{"module": "mlp_vae", "steps": 1}]}
+    (tmp_path / "mlp_vae" / "lockstep.json").write_text(json.dumps(own))
+    assert gallery.read_verdicts(tmp_path, "mlp_vae") == (own["entries"], [])
+    whole = {"module": "mlp_vae", "figure": "loss"}
+    found = {"lockstep": [{"module": "mlp_vae", "steps": 2}], "whole_runs": [whole, {}]}
+    (tmp_path / "verify.json").write_text(json.dumps(found))
+    assert gallery.read_verdicts(tmp_path, "mlp_vae") == (found["lockstep"], [whole])
+
+
+def test_every_module_has_an_exhibit():
+    assert list(gallery.EXHIBITS) == MODULES
+
+
+def test_film_has_the_frames_of_the_gif(tmp_path):
+    run = make_run(tmp_path / "run", "mlp_vae")
+    film, last = gallery.read_film(run / "training.gif", ["before", "1", "2", "3"])
+    assert (film["width"], film["height"]) == (84, 56), "caption and magnification are undone"
+    assert (film["columns"], film["rows"]) == (2, 2)
+    assert film["labels"] == ["before", "1", "2", "3"]
+    assert (last["width"], last["height"]) == (84, 56)
+    frames = np.array(make_frames(), float)
+    sheet = pixels(film["sheet"]).reshape(2, 56, 2, 84).swapaxes(1, 2).reshape(4, 56, 84)
+    for i, cell in enumerate(sheet):
+        assert np.abs(frames - cell).mean(axis=(1, 2)).argmin() == i
+
+
+def test_long_film_is_thinned_out(tmp_path):
+    n = gallery.MAX_FRAMES + 30
+    frames = [np.full((28, 28), i % 256, np.uint8) for i in range(n)]
+    (tmp_path / "training.gif").write_bytes(animation.gif(frames, [str(i) for i in range(n)]))
+    film, _ = gallery.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
+    assert len(film["labels"]) == gallery.MAX_FRAMES
+    assert (film["labels"][0], film["labels"][-1]) == ("0", str(n - 1))
+
+
+def test_labels_that_do_not_fit_are_not_used(tmp_path):
+    run = make_run(tmp_path / "run", "mlp_vae")
+    film, _ = gallery.read_film(run / "training.gif", ["before", "1"])
+    assert film["labels"] == ["picture 1", "picture 2", "picture 3", "picture 4"]
+
+
+@pytest.mark.parametrize("background", [0.0, 1.0], ids=["dark", "light"])
+def test_grid_is_cut_out_of_its_figure(tmp_path, background):
+    images = np.full((15, 15, 28, 28), background)
+    images[0, 0], images[14, 14], images[0, 14] = 0.2, 0.4, 0.8
+    axis = plotting.normal_quantiles(15)
+    figure = plotting.manifold(images, axis, axis, "Title", "gray")
+    (tmp_path / "manifold.png").write_bytes(plotting.to_png(figure, "note"))
+    size: gallery.Picture = {"src": "", "width": 420, "height": 420}
+    grid = pixels(gallery.read_picture(tmp_path / "manifold.png", size))
+    assert grid.shape == (420, 420)
+    low, high = images.min(), images.max()
+    for row, column in ((0, 0), (14, 14), (0, 14), (7, 7), (14, 0)):
+        cell = grid[row * 28 + 6 : row * 28 + 22, column * 28 + 6 : column * 28 + 22]
+        expected = 255 * (images[row, column, 0, 0] - low) / (high - low)
+        assert np.abs(cell - expected).max() <= 2  # resampling
+
+
+def test_picture_without_axes_is_shown_whole():
+    image = Image.new("L", (200, 100), 255)
+    assert gallery.inside_axes(image).size == (200, 100)
+
+
+def test_history_and_labels(tmp_path):
+    run = gallery.read_run(make_run(tmp_path / "run", "rmsprop_vae"), None)
+    assert run["history"]["step"] == [100, 200, 300]
+    assert run["film"]["labels"] == ["before training", "step 100", "step 200", "step 300"]
+    assert run["problems"] == []
+    assert "curves" not in run["pictures"]
+
+
+# --- Drawing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 50, [0, 10, 20, 30, 40, 50]),
+        (0, 15, [0, 5, 10, 15]),
+        (1949, 3182, [2000, 2250, 2500, 2750, 3000]),
+        (-190, -78, [-175, -150, -125, -100]),
+    ],
+)
+def test_ticks(low, high, expected):
+    assert gallery.ticks(low, high) == expected
+
+
+def test_ticks_of_one_epoch():
+    assert gallery.ticks(0, 1, at_least=1) == [0, 1]
+
+
+def test_chart_leaves_out_what_is_not_finite():
+    curve = gallery.Curve(
+        "loss", [(1, 3.0), (2, float("nan")), (3, float("inf")), (4, 1.0)], "line"
+    )
+    drawn = gallery.chart([curve], "epoch", "nats")
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+    assert drawn.count("<circle") == 2
+
+
+@pytest.mark.parametrize("points", [[], [(1, float("nan"))]])
+def test_chart_of_nothing(points):
+    assert "No numbers" in gallery.chart([gallery.Curve("loss", points, "line")], "epoch", "nats")
+
+
+def test_chart_of_a_single_constant():
+    drawn = gallery.chart([gallery.Curve("loss", [(1, 0.0)], "line")], "epoch", "nats")
+    assert drawn.count("<circle") == 1
+
+
+def test_far_point_is_named_and_not_drawn():
+    line = gallery.Curve("loss", [(100, 270.0), (3000, 165.0)], "line")
+    printed = gallery.Curve("printed", [(1, 645.08), (1000, 173.02)], "printed", single=True)
+    drawn = gallery.chart([line, printed], "step", "nats")
+    assert "printed (not shown: 645.08 at 1)" in drawn
+    assert drawn.count('<circle class="printed"') == 2  # the other one, and the legend's
+
+
+def test_comparison_with_the_original(tmp_path):
+    make_run(tmp_path / "mlp_vae", "mlp_vae")
+    view = gallery.collect(tmp_path, [])["modules"][0]
+    low, high = view["original"]["seeds"]["bands"]["loss"]
+    (sentence,) = gallery.comparisons(view, view["runs"][0])
+    assert sentence.startswith("After epoch 3: mean cost of an epoch 297; original, 8 seeds: ")
+    assert f"{low[2][1]:,.6g} to {high[2][1]:,.6g}" in sentence
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
+class Outline(HTMLParser):
+    """The elements of a page, and the text of its scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] == "script" and data.strip():
+            self.scripts.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [a[attribute] or "" for _, a in self.elements if attribute in a]
+
+
+@pytest.fixture
+def reference(tmp_path) -> Path:
+    """Reference results: a run of every module, and the verdicts."""
+    folder = tmp_path / "reference"
+    for module in MODULES:
+        make_run(folder / module, module)
+    entry = {
+        "precision": "float64", "steps": 400, "horizon": 400, "largest_difference": 5e-12,
+        "largest_step": 388, "digits": {"1": 15.6, "10": 15.2, "100": None}, "passed": True,
+    }  # fmt: skip
+    for module in MODULES:
+        if module != "mlp_cvae":
+            content = {"entries": [{"module": module, **entry}]}
+            (folder / module / "lockstep.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_page_is_whole(reference):
+    page = make_page(reference)
+    outline = Outline(page)
+    ids = outline.values("id")
+    assert ids == ["overview", *MODULES]
+    assert {link[1:] for link in outline.values("href") if link.startswith("#")} == set(ids)
+    assert len([a for t, a in outline.elements if t == "img"]) >= 6 * 3
+    for tag, attributes in outline.elements:
+        if tag == "img":
+            assert {"alt", "width", "height"} <= set(attributes)
+    for entry in CATALOGUE:
+        assert f"<code>python -m reproductions.{entry.module}</code>" in page
+    assert page.count("equal to 15 digits over 10 steps") == 5
+    assert "described without a program" in page
+    assert "2961.34" not in page.replace(",", "") or "2,961.34" in page
+    assert "No run yet" not in page
+
+
+def test_page_fetches_nothing(reference):
+    page = make_page(reference)
+    outline = Outline(page)
+    assert all(v.startswith("data:image/webp;base64,") for v in outline.values("src"))
+    assert all(v.startswith("#") or v == "data:," for v in outline.values("href"))
+    assert not re.search(r"url\(|@import|https?:", page)
+    script = next(s for s in outline.scripts if "use strict" in s)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(c for c in outline.values("content") if "default-src" in c)
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_nothing_of_a_hostile_run_becomes_markup(tmp_path, reference):
+    clean = Outline(make_page(reference, make_run(tmp_path / "clean", "mlp_vae")))
+    run = make_run(
+        tmp_path / HOSTILE.replace("/", ""), "mlp_vae",
+        seed=HOSTILE, quick=HOSTILE, config={HOSTILE: HOSTILE, "epochs": [HOSTILE]},
+        results={HOSTILE: float("nan")}, environment=HOSTILE,
+    )  # fmt: skip
+    (run / "manifold.png").rename(run / f"{HOSTILE.replace('/', '')}.png")
+    rows = (run / "history.csv").read_text().splitlines()
+    quoted = HOSTILE.replace('"', '""')
+    lines = [f'{rows[0]},"{quoted}"', *(f"{row},1" for row in rows[1:])]
+    (run / "history.csv").write_text("\n".join(lines))
+    verdict = {
+        "module": "mlp_vae", "precision": HOSTILE, "steps": HOSTILE, "digits": {"1": HOSTILE},
+        "largest_difference": HOSTILE, "passed": HOSTILE, "problems": [HOSTILE],
+    }  # fmt: skip
+    whole = {"module": "mlp_vae", "figure": HOSTILE, "verdict": HOSTILE, "ours": {"mean": HOSTILE}}
+    found = {"lockstep": [verdict, HOSTILE, None], "whole_runs": [whole, HOSTILE]}
+    (reference / "verify.json").write_text(json.dumps(found))
+    (reference / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": [{"loss": [HOSTILE]}]}))
+
+    page = make_page(reference, run)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(" in page, "it is shown, as text"
+    hostile = Outline(page)
+    assert len(hostile.scripts) == len(clean.scripts)
+    assert not any("alert" in script for script in hostile.scripts)
+    assert not [n for _, a in hostile.elements for n in a if n.startswith("on")]
+
+
+def test_json_cannot_end_its_script():
+    text = gallery._script_json([HOSTILE, "<!--"])
+    assert "<" not in text
+    assert json.loads(text) == [HOSTILE, "<!--"]
+
+
+def test_page_without_any_run(tmp_path):
+    page = make_page(tmp_path)
+    assert page.count("No run yet: the command above makes one.") == len(MODULES)
+    assert page.count("No verdict is stored.") == len(MODULES) - 1
+    assert page.count("<em>no run yet</em>") == len(MODULES) - 1
+
+
+def test_page_without_the_package(tmp_path):
+    """Neither modules nor recordings: what the catalogue says is left."""
+    make_run(tmp_path / "reference" / "tfp_cvae", "tfp_cvae")
+    page = gallery.render(gallery.collect(tmp_path / "reference", [], tmp_path, tmp_path), TEMPLATE)
+    assert "Beside the original" not in page
+    assert Outline(page).values("id") == ["overview", *MODULES]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("history.csv", b"epoch,loss\n1,a lot\n", "history.csv is missing or cannot be read"),
+        ("history.csv", b"epoch,loss\n1\n", "history.csv is missing or cannot be read"),
+        ("history.csv", b"\xff\xfe", "history.csv is missing or cannot be read"),
+        ("latent.png", b"not a picture", "latent.png cannot be read"),
+        ("latent.png", b"\x89PNG\r\n\x1a\n\0\0", "latent.png cannot be read"),
+        ("training.gif", b"GIF89a", "training.gif is missing or cannot be read"),
+        ("training.gif", None, "training.gif is missing or cannot be read"),
+        ("run.json", b'{"module": "mlp_vae"}', "this run is not finished"),
+        ("run.json", b"[]", "run.json cannot be read"),
+    ],
+)
+def test_broken_file_is_named_and_the_rest_is_shown(tmp_path, name, content, problem):
+    run = make_run(tmp_path / "mlp_vae", "mlp_vae")
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_bytes(content)
+    page = gallery.collect(tmp_path, [])
+    assert page["modules"][0]["runs"][0]["problems"] == [problem]
+    assert problem[1:] in gallery.render(page, TEMPLATE)
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+def test_command_takes_finished_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "artifacts" / "runs" / "mlp_vae"
+    make_run(runs / "0001", "mlp_vae")
+    make_run(runs / "0002", "mlp_vae")
+    make_run(runs / "0003", "mlp_vae", finished=False)
+    (runs / "latest").symlink_to("0003")
+    assert gallery.main([]) == 0
+    page = (tmp_path / "artifacts" / "gallery.html").read_text()
+    assert "Your run 0002</h3>" in page
+    assert "your run 0001" in page
+    assert "Your run 0001</h3>" not in page, "pictures of the newest alone"
+    assert "0003" not in page
+    assert capsys.readouterr().out.startswith("artifacts/gallery.html: 2 runs, ")
+
+
+def test_command_takes_the_runs_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, two = make_run(tmp_path / "one", "mlp_vae"), make_run(tmp_path / "two", "conv_vae")
+    assert gallery.main([str(one), str(two), "--output", "out/page.html"]) == 0
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert "Your run one</h3>" in page
+    assert "Your run two</h3>" in page
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "page.html"]
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["."], ["--colour", "red"]])
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert gallery.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_tensorflow_is_not_imported():
+    program = "import sys, reproductions.gallery; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+# --- In a browser ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_page_in_chromium(tmp_path, reference):
+    page = tmp_path / "gallery.html"
+    page.write_text(make_page(reference, make_run(tmp_path / "own", "mlp_vae")))
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(page.as_uri(), width=1400)
+        assert browser.evaluate(SHOWN) == ["overview"]
+        broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+        assert browser.evaluate("document.images.length") > 20
+        assert browser.evaluate(broken) == 0
+        for module in MODULES:
+            browser.click(f"body > nav a[href='#{module}']")
+            assert browser.evaluate(SHOWN) == [module]
+            marked = "[...document.querySelectorAll('[aria-current]')].map(a => a.hash).join()"
+            browser.wait_until(f"{marked} === '#{module}'")
+        browser.click("#tfp_cvae [rel=prev]")
+        assert browser.evaluate(SHOWN) == ["rmsprop_vae"]
+
+        output = "document.querySelector('#rmsprop_vae output').textContent"
+        sheet = "getComputedStyle(document.querySelector('#rmsprop_vae .screen img'))"
+        assert browser.evaluate(output) == "step 300"
+        browser.click("#rmsprop_vae input[type=range]")
+        browser.press("Home")
+        assert browser.evaluate(output) == "before training"
+        assert browser.evaluate(f"[{sheet}.left, {sheet}.top]") == ["0px", "0px"]
+        browser.click("#rmsprop_vae .play")
+        assert (
+            browser.evaluate("document.querySelector('#rmsprop_vae .play').textContent") == "Pause"
+        )
+        browser.wait_until("document.querySelector('#rmsprop_vae .play').textContent === 'Play'")
+        assert browser.evaluate(output) == "step 300"
+
+        browser.click("#rmsprop_vae .copy")
+        browser.wait_until("document.querySelector('#rmsprop_vae .copy').textContent !== 'Copy'")
+        assert browser.complaints() == []
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+@pytest.mark.parametrize("width", [420, 1400])
+def test_page_is_not_wider_than_the_window(tmp_path, reference, width):
+    page = tmp_path / "gallery.html"
+    page.write_text(make_page(reference))
+    with chromium(tmp_path / "profile") as browser:
+        for module in ["overview", *MODULES]:
+            browser.open(f"{page.as_uri()}#{module}", width=width, dark=True)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+            assert browser.complaints() == []
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_page_without_javascript_is_one_long_page(tmp_path, reference):
+    page = tmp_path / "gallery.html"
+    page.write_text(make_page(reference))
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(page.as_uri(), javascript=False)
+        assert browser.evaluate(SHOWN) == ["overview", *MODULES]
+        controls = "[...document.querySelectorAll('button, input')].filter(e => e.offsetHeight)"
+        assert browser.evaluate(f"{controls}.length") == 0

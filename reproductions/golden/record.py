@@ -1,4 +1,3 @@
-#!/usr/bin/env python3.7
 """Records what a document's own program does on the TensorFlow that it was written for.
 
     python3.7 record.py PROGRAM --document 000 --data DIR --output lockstep-float32.json
@@ -46,21 +45,7 @@ if TYPE_CHECKING:  # Python 3.7 could not evaluate these
     Namespace = dict[str, Any]  # of a program
     Variables = list[tuple[str, Any]]  # with their names, in the program's order
 
-MARKS = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    400,
-    600,
-    1000,
-    2000,
-    3000,
-)  # steps with variable statistics
+MARKS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 600, 1000, 2000, 3000)  # steps done: look at variables
 IDX = {  # Keras's name of an array: the idx file's, and the shape
     "x_train": ("train-images-idx3-ubyte", (60_000, 28, 28)),
     "y_train": ("train-labels-idx1-ubyte", (60_000,)),
@@ -78,7 +63,7 @@ class RecordingError(Exception):
 
 
 class Finished(BaseException):
-    """Ends a program after the last step; not an Exception, so that no handler on the way takes it."""
+    """Ends a program after its last step. Not an Exception: no handler on the way may take it."""
 
 
 # --- The program in a document's text -------------------------------------------------------------
@@ -115,14 +100,10 @@ def last_fence(text: str) -> str:
 def flattened(text: str) -> str:
     """003, which lost its indentation: from the coding line to the prose, which is not ASCII."""
     lines = itertools.dropwhile(lambda line: not line.startswith("# -*- coding"), text.splitlines())
-    program = list(itertools.takewhile(lambda line: _is_ascii(line.split("#")[0]), lines))
+    program = list(itertools.takewhile(lambda line: line.split("#")[0].isascii(), lines))
     if not program:
         raise RecordingError("the text has no coding line")
     return indented("\n".join(program) + "\n")
-
-
-def _is_ascii(text: str) -> bool:
-    return all(ord(character) < 128 for character in text)
 
 
 class Statement(NamedTuple):
@@ -193,7 +174,7 @@ def _end(statements: Sequence[Statement], start: int) -> int:
 
 
 def with_changes(program: str, changes: Sequence[tuple[str, str]]) -> str:
-    """Makes the changes without which a program does not run; each must fit in exactly one place."""
+    """Makes the changes without which a program does not run; each must fit in one place only."""
     for old, new in changes:
         if program.count(old) != 1:
             raise RecordingError(f"{old!r} is {program.count(old)} times in the program, not once")
@@ -220,7 +201,7 @@ def read_data(folder: Path, name: str) -> dict[str, Array]:
 def _read_idx(folder: Path, name: str, shape: Shape) -> Array:
     for path, opener in ((folder / name, open), (folder / f"{name}.gz", gzip.open)):
         if path.exists():
-            with opener(str(path), "rb") as stream:  # type: ignore[operator]
+            with opener(str(path), "rb") as stream:
                 content = stream.read()
             header = 4 + 4 * len(shape)  # bytes
             return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
@@ -244,7 +225,7 @@ def noise_stream(seed: int, shape: Shape) -> Iterator[Array]:
 
 
 def small_matrices(stream: np.random.RandomState, shapes: Sequence[Shape]) -> list[Array]:
-    """000: small matrices, zero biases. The last matrix, w3, is a copy of the variable before it."""
+    """000: small matrices, zero biases. The last matrix, w3, copies the variable before it."""
     values = [stream.normal(0, 0.001, s) if len(s) == 2 else np.zeros(s) for s in shapes]
     values[-2] = values[-3]
     return values
@@ -283,8 +264,9 @@ def nudged(values: Sequence[Array], run: int) -> list[Array]:
 def statistics(value: Array) -> list[float]:
     """A variable in ten numbers: its sum, its L2 norm and eight of its entries."""
     flat = np.asarray(value, np.float64).ravel()
+    norm = np.sqrt((flat * flat).sum())  # summed in pairs; linalg.norm loses digits
     places = np.linspace(0, flat.size - 1, 8).astype(int)
-    return [float(x) for x in (flat.sum(), np.linalg.norm(flat), *flat[places])]
+    return [float(x) for x in (flat.sum(), norm, *flat[places])]
 
 
 # --- One run of a program -------------------------------------------------------------------------
@@ -358,14 +340,14 @@ def run(job: Job) -> dict[str, Any]:
     """Runs a program and returns its part of a recording."""
     os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="2")
     tf: Any = importlib.import_module("tensorflow")
-    recorder = Recorder(job)
-    if tf.__version__ != recorder.document.tensorflow:
+    document = DOCUMENTS[job.document]
+    if tf.__version__ != document.tensorflow:
         raise RecordingError(
-            f"document {job.document} needs TensorFlow {recorder.document.tensorflow},"
-            f" this is {tf.__version__}"
+            f"document {job.document} needs TensorFlow {document.tensorflow}, not {tf.__version__}"
         )
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    recorder.document.attach(recorder)
+    recorder = Recorder(job)
+    document.attach(recorder)
     code = compile(job.program, f"<document {job.document}>", "exec", dont_inherit=True)
     home = os.getcwd()
     with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as nowhere:
@@ -655,8 +637,8 @@ def in_its_own_process(job: Job) -> dict[str, Any]:
 
 def envelope(loss: Sequence[float], others: Sequence[Sequence[float]]) -> list[float]:
     """How far the other runs have strayed by each step: the largest relative difference so far."""
-    difference = np.abs(np.array(others).reshape(-1, len(loss)) / np.array(loss) - 1)
-    so_far = np.maximum.accumulate(difference.max(axis=0, initial=0))
+    strayed = np.abs(np.reshape(others, (-1, len(loss))) - loss) / np.abs(loss)
+    so_far = np.maximum.accumulate(strayed.max(axis=0, initial=0))
     return [float(f"{d:.3g}") for d in so_far]
 
 
