@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,7 @@ CURVES = {
 UNITS = {"000": "cost of a batch", "004": "nats per batch"}  # others: nats per image
 
 
-@dataclass(frozen=True)
-class Printed:
+class Printed(NamedTuple):
     """Losses that a document, or its upstream, printed: each that of a single batch or epoch."""
 
     source: str
