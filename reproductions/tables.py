@@ -27,7 +27,8 @@ HEADERS = {
     "lockstep": {
         "en": "module | precision | steps compared | horizon | largest difference | at step |"
         " digits agreed up to step 1 | 10 | 100",
-        "zh": "模块 | 精度 | 比较步数 | 可比步数 | 最大相对差 | 所在步 | 至第 1 步一致位数 | 10 | 100",
+        "zh": "模块 | 精度 | 比较步数 | 可比步数 | 最大相对差 | 所在步 |"
+        " 至第 1 步一致位数 | 10 | 100",
     },
     "wholeruns": {
         "en": "module | figure | ours (seeds) | original (seeds) | difference | verdict",

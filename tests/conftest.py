@@ -51,7 +51,8 @@ def _whole(name: str) -> Dataset | str:
 
 @pytest.fixture
 def whole() -> Callable[[str], Dataset]:
-    """`whole(name)` is a whole data set, fetched if need be; the test is skipped where it cannot be.
+    """`whole(name)` is a whole data set, fetched if need be; where it cannot be, the test is
+    skipped.
 
     Where the environment says that the proofs must run (REQUIRE_DATA), it fails instead.
     """

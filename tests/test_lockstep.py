@@ -16,8 +16,8 @@ from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import GOLDEN, RECORDED, verify
 
-# Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21, CPU:
-# 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
+# Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
+# CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
 FIRST_100 = {"rmsprop_vae": 1e-12, "tfp_cvae": 1e-13}
 FIRST_100_OTHERS = 1e-13
 ELBO_300 = 1e-14  # elbo_cvae over all its 300 steps; 5e-16 measured

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from common import chance, lockstep, optimizers
+from common import chance, lockstep
 from common.chance import Recorded
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.lazy import tf, tfp
+from common.optimizers import KerasAdam, LegacyNadam, TF1Adam, TF1RMSProp
 from common.training import Losses
 from reproductions import (
     GOLDEN,
@@ -35,6 +36,7 @@ from reproductions import (
     tfp_cvae,
     verify,
 )
+from tests.conftest import ROOT
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 
@@ -145,64 +147,71 @@ sum_, mean = tf.reduce_sum, tf.reduce_mean
 
 CONTROLS = [
     Control("mlp_vae", "Adam's epsilon 1e-7 for 1e-8",
-            set_to(mlp_vae, "TF1Adam", partial(optimizers.TF1Adam, epsilon=1e-7)), 0, 0),
+            set_to(mlp_vae, "TF1Adam", partial(TF1Adam, epsilon=1e-7)), 4, 2),
     Control("mlp_vae", "Adam's beta powers in double precision",
-            set_to(mlp_vae, "TF1Adam", partial(optimizers.KerasAdam, epsilon=1e-8)), 0, 0),
+            set_to(mlp_vae, "TF1Adam", partial(KerasAdam, epsilon=1e-8)), None, 3),
     Control("mlp_vae", "mean for sum over the batch",
-            reduced(mlp_vae, lambda x: tf.reduce_mean(x.reconstruction + x.kl)), 0, 0),
+            reduced(mlp_vae, lambda x: tf.reduce_mean(x.reconstruction + x.kl)), 1, 1),
     Control("mlp_vae", "KL not divided by the batch",
-            reduced(mlp_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 0, 0),
-    Control("mlp_vae", "60,000 images for 55,000", set_to(mlp_vae, "HELD_BACK", 0), 0, 0),
-    Control("mlp_vae", "x / 255 for x * float32(1/255)", set_to(mlp_vae, "inputs", divided), 0, 0),
-    Control("mlp_vae", "noise one step late", late("noise"), 0, 0),
-    Control("mlp_vae", "batches one step late", late("batches"), 0, 0),
+            reduced(mlp_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 4, 1),
+    Control("mlp_vae", "60,000 images for 55,000", set_to(mlp_vae, "HELD_BACK", 0), 1, 1),
+    Control("mlp_vae", "x / 255 for x * float32(1/255)",
+            set_to(mlp_vae, "inputs", divided), None, 1),
+    Control("mlp_vae", "noise one step late", late("noise"), 2, 1),
+    Control("mlp_vae", "batches one step late", late("batches"), 1, 1),
     Control("rmsprop_vae", "mean square from zeros",
             set_to(rmsprop_vae, "TF1RMSProp",
-                   partial(optimizers.TF1RMSProp, initial_mean_square=0.0)), 0, 0),
+                   partial(TF1RMSProp, initial_mean_square=0.0)), 2, 2),
     Control("rmsprop_vae", "RMSProp's epsilon 1e-7 for 1e-10",
-            set_to(rmsprop_vae, "TF1RMSProp", partial(optimizers.TF1RMSProp, epsilon=1e-7)), 0, 0),
-    Control("rmsprop_vae", "no guard in the logarithms", set_to(rmsprop_vae, "LOG_GUARD", 0.0), 0, 0),
-    Control("rmsprop_vae", "60,000 images for 55,000", set_to(rmsprop_vae, "HELD_BACK", 0), 0, 0),
+            set_to(rmsprop_vae, "TF1RMSProp", partial(TF1RMSProp, epsilon=1e-7)), None, 2),
+    Control("rmsprop_vae", "no guard in the logarithms",
+            set_to(rmsprop_vae, "LOG_GUARD", 0.0), None, 1),
+    Control("rmsprop_vae", "60,000 images for 55,000", set_to(rmsprop_vae, "HELD_BACK", 0), 1, 1),
     Control("rmsprop_vae", "sum for mean over the batch",
-            reduced(rmsprop_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 0, 0),
+            reduced(rmsprop_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 1, 1),
     Control("rmsprop_vae", "x / 255 for x * float32(1/255)",
-            set_to(rmsprop_vae, "inputs", divided), 0, 0),
-    Control("rmsprop_vae", "noise one step late", late("noise"), 0, 0),
-    Control("rmsprop_vae", "batches one step late", late("batches"), 0, 0),
+            set_to(rmsprop_vae, "inputs", divided), None, 1),
+    Control("rmsprop_vae", "noise one step late", late("noise"), 1, 1),
+    Control("rmsprop_vae", "batches one step late", late("batches"), 1, 1),
     Control("conv_vae", "Keras 3's Nadam: 0.96^t",
-            set_to(conv_vae, "LegacyNadam", partial(optimizers.LegacyNadam, schedule_decay=1.0)), 0, 0),
+            set_to(conv_vae, "LegacyNadam", partial(LegacyNadam, schedule_decay=1.0)), 4, 2),
     Control("conv_vae", "Nadam's epsilon 1e-8 for 1e-7",
-            set_to(conv_vae, "LegacyNadam", partial(optimizers.LegacyNadam, epsilon=1e-8)), 0, 0),
+            set_to(conv_vae, "LegacyNadam", partial(LegacyNadam, epsilon=1e-8)), None, 2),
     Control("conv_vae", "sum for mean over the batch",
-            reduced(conv_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 0, 0),
+            reduced(conv_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 1, 1),
     Control("conv_vae", "half the KL",
-            reduced(conv_vae, lambda x: tf.reduce_mean(x.reconstruction + x.kl / 2)), 0, 0),
-    Control("conv_vae", "x * float32(1/255) for x / 255", set_to(conv_vae, "inputs", multiplied), 0, 0),
-    Control("conv_vae", "noise one step late", late("noise"), 0, 0),
-    Control("conv_vae", "batches one step late", late("batches"), 0, 0),
+            reduced(conv_vae, lambda x: tf.reduce_mean(x.reconstruction + x.kl / 2)), 2, 1),
+    Control("conv_vae", "x * float32(1/255) for x / 255",
+            set_to(conv_vae, "inputs", multiplied), None, 1),
+    Control("conv_vae", "noise one step late", late("noise"), 2, 1),
+    Control("conv_vae", "batches one step late", late("batches"), 2, 1),
     Control("elbo_cvae", "Adam's epsilon 1e-8 for 1e-7",
-            set_to(elbo_cvae, "KerasAdam", partial(optimizers.KerasAdam, epsilon=1e-8)), 0, 0),
-    Control("elbo_cvae", "closed-form KL for one sample", set_to(elbo_cvae, "loss", closed_form_elbo), 0, 0),
+            set_to(elbo_cvae, "KerasAdam", partial(KerasAdam, epsilon=1e-8)), None, 2),
+    Control("elbo_cvae", "closed-form KL for one sample",
+            set_to(elbo_cvae, "loss", closed_form_elbo), 1, 1),
     Control("elbo_cvae", "sum for mean over the batch",
-            reduced(elbo_cvae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 0, 0),
-    Control("elbo_cvae", "binarised at 64", set_to(elbo_cvae, "THRESHOLD", 64), 0, 0),
-    Control("elbo_cvae", "noise one step late", late("noise"), 0, 0),
-    Control("elbo_cvae", "batches one step late", late("batches"), 0, 0),
-    Control("tfp_cvae", "one KL for two", set_to(tfp_cvae, "KL_COUNT", 1), 0, 0),
+            reduced(elbo_cvae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 1, 1),
+    Control("elbo_cvae", "binarised at 64", set_to(elbo_cvae, "THRESHOLD", 64), 1, 1),
+    Control("elbo_cvae", "noise one step late", late("noise"), 1, 1),
+    Control("elbo_cvae", "batches one step late", late("batches"), 2, 1),
+    Control("tfp_cvae", "one KL for two", set_to(tfp_cvae, "KL_COUNT", 1), 4, 1),
     Control("tfp_cvae", "KL not divided by the batch",
-            reduced(tfp_cvae, lambda x: tf.reduce_sum(x.reconstruction + 2 * x.kl)), 0, 0),
+            reduced(tfp_cvae, lambda x: tf.reduce_sum(x.reconstruction + 2 * x.kl)), 1, 1),
     Control("tfp_cvae", "mean for sum over the batch",
-            reduced(tfp_cvae, lambda x: tf.reduce_mean(x.reconstruction + 2 * x.kl)), 0, 0),
-    Control("tfp_cvae", "closed-form KL for one sample", set_to(tfp_cvae, "loss", closed_form_tfp), 0, 0),
-    Control("tfp_cvae", "cross-entropy from logits", set_to(tfp_cvae, "cross_entropy", from_logits), 0, 0),
+            reduced(tfp_cvae, lambda x: tf.reduce_mean(x.reconstruction + 2 * x.kl)), 1, 1),
+    Control("tfp_cvae", "closed-form KL for one sample",
+            set_to(tfp_cvae, "loss", closed_form_tfp), 4, 1),
+    Control("tfp_cvae", "cross-entropy from logits",
+            set_to(tfp_cvae, "cross_entropy", from_logits), None, 1),
     Control("tfp_cvae", "Keras 3's cross-entropy",
-            set_to(tfp_cvae, "cross_entropy", keras3_cross_entropy), 0, 0),
-    Control("tfp_cvae", "leaky slope 0.3 for 0.2", set_to(tfp_cvae, "LEAKY_SLOPE", 0.3), 0, 0),
+            set_to(tfp_cvae, "cross_entropy", keras3_cross_entropy), None, 1),
+    Control("tfp_cvae", "leaky slope 0.3 for 0.2", set_to(tfp_cvae, "LEAKY_SLOPE", 0.3), 1, 1),
     Control("tfp_cvae", "Adam's epsilon 1e-8 for 1e-7",
-            set_to(tfp_cvae, "KerasAdam", partial(optimizers.KerasAdam, epsilon=1e-8)), 0, 0),
-    Control("tfp_cvae", "x * float32(1/255) for x / 255", set_to(tfp_cvae, "inputs", multiplied), 0, 0),
-    Control("tfp_cvae", "noise one step late", late("noise"), 0, 0),
-    Control("tfp_cvae", "batches one step late", late("batches"), 0, 0),
+            set_to(tfp_cvae, "KerasAdam", partial(KerasAdam, epsilon=1e-8)), None, 2),
+    Control("tfp_cvae", "x * float32(1/255) for x / 255",
+            set_to(tfp_cvae, "inputs", multiplied), None, 1),
+    Control("tfp_cvae", "noise one step late", late("noise"), 2, 1),
+    Control("tfp_cvae", "batches one step late", late("batches"), 2, 1),
 ]  # fmt: skip
 
 
@@ -215,3 +224,57 @@ def first_rejected(
     program = importlib.import_module(f"reproductions.{module}").PROGRAM
     verdict = verify.verify(program, recording, whole(program.dataset), steps)
     return verdict.first_bad_step
+
+
+def as_table() -> str:
+    """The controls as the Markdown table of docs/proof.md."""
+    rows = ["| module | trap | float32 | float64 |", "|---|---|---|---|"]
+    for control in CONTROLS:
+        steps = " | ".join("–" if n is None else str(n) for n in (control.float32, control.float64))
+        rows.append(f"| `{control.module}` | {control.trap} | {steps} |")
+    return "\n".join(rows)
+
+
+def test_the_table_in_the_docs_is_fresh() -> None:
+    assert as_table() in (ROOT / "docs" / "proof.md").read_text()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda c: f"{c.module}: {c.trap}")
+def test_the_wrong_variant_is_rejected(
+    control: Control,
+    precision: str,
+    whole: Callable[[str], Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    latest = control.float32 if precision == "float32" else control.float64
+    if latest is None:
+        assert control.float64 is not None  # what float32 cannot see, float64 does
+        return
+    control.patch(monkeypatch)
+    rejected = first_rejected(control.module, precision, whole, steps=latest)
+    assert rejected is not None
+    assert rejected <= latest
+
+
+@pytest.mark.parametrize("module", RECORDED.values())
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_right_program_is_not_rejected(
+    module: str, precision: str, whole: Callable[[str], Dataset]
+) -> None:
+    """What the controls are measured against: unpatched, the same few steps pass."""
+    assert first_rejected(module, precision, whole, steps=4) is None
+
+
+def test_swapped_filters_do_not_even_fit(
+    whole: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """conv_vae's transposed convolutions with 8, then 16 filters have other shapes."""
+    good = conv_vae.keras.layers.Conv2DTranspose
+
+    def swapped(filters: int, *args: Any, **options: Any) -> Any:
+        return good({16: 8, 8: 16}.get(filters, filters), *args, **options)
+
+    monkeypatch.setattr(conv_vae.keras.layers, "Conv2DTranspose", swapped)
+    with pytest.raises(BadInput, match="variables are not those of conv_vae"):
+        first_rejected("conv_vae", "float64", whole, steps=1)

@@ -179,7 +179,7 @@ def test_the_unguarded_logarithm_of_document_003_is_caught(
     """In float32 1e-10 + 1 is 1, so a pixel saturated at 1 where the image is 0 costs infinity."""
     experiment = rmsprop_vae.experiment(rmsprop_vae.Config(steps=5), sample("mnist"), Seeded(0))
     experiment.model["out_b"].assign(tf.fill([784], 50.0))
-    with pytest.raises(TrainingFailed, match="step 1 is (inf|nan)"):
+    with pytest.raises(TrainingFailed, match=r"step 1 is (inf|nan)"):
         fit(experiment, checkpoints(tmp_path), Silent())
 
 
@@ -203,9 +203,7 @@ def test_document_004_keeps_log_q_finite_where_a_solve_does_not(
     data = sample("mnist")
     eps = np.full([3, 2], 0.5, np.float32)
     losses = tfp_cvae.loss(model, data.train_images[:3], data.train_labels[:3], tf.constant(eps))
-    posterior = model.encoder(
-        tfp_cvae.inputs(data.train_images[:3], "float32")
-    )
+    posterior = model.encoder(tfp_cvae.inputs(data.train_images[:3], "float32"))
     log_q = posterior.log_prob(posterior.bijector.forward(tf.constant(eps)))
     expected = -0.25 - np.log(2 * np.pi) - 2 * np.log(1e-5)  # -(0.5^2 + 0.5^2) / 2 and two scales
     np.testing.assert_allclose(log_q, np.full(3, expected), rtol=1e-3)

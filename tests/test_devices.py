@@ -1,0 +1,172 @@
+"""Devices are prepared before their first use, TensorFlow starts quietly, and only when needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from common import devices, lazy
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("tensorflow", "keras", "tf_keras", "tensorflow_probability", "matplotlib", "scipy")
+
+
+# --- Before the first use -------------------------------------------------------------------------
+
+
+class FakeTensorFlow(ModuleType):
+    """TensorFlow as far as devices go: writes down what is done to it, in order."""
+
+    def __init__(self, gpus: int) -> None:
+        super().__init__("tensorflow")
+        self.log: list[Any] = []
+        self.gpus = [f"GPU:{i}" for i in range(gpus)]
+        self.config = self
+        self.experimental = self
+        self.optimizer = self
+        self.used = False
+
+    def list_physical_devices(self, kind: str | None = None) -> list[str]:
+        return {"GPU": self.gpus, "CPU": ["CPU:0"], None: ["CPU:0", *self.gpus]}[kind]
+
+    def set_memory_growth(self, device: str, enable: bool) -> None:
+        if self.used:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+        self.log.append((device, enable))
+
+    def set_experimental_options(self, options: dict[str, bool]) -> None:
+        pass
+
+    def constant(self, value: int) -> int:
+        self.used = True
+        self.log.append("used")
+        return value
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 3])
+def test_prepare_turns_memory_growth_on_for_every_gpu(gpus: int) -> None:
+    tf = FakeTensorFlow(gpus)
+    devices.prepare(tf)
+    assert tf.log == [(f"GPU:{i}", True) for i in range(gpus)]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorFlow:
+    """Two GPUs, a TensorFlow that nobody has imported, and what imports it."""
+    tf = FakeTensorFlow(2)
+    for name in HEAVY[:4]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def import_module(name: str) -> ModuleType:
+        if name not in sys.modules:
+            tf.log.append(f"import {name}")
+            module = tf if name == "tensorflow" else ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, module)
+        return sys.modules[name]
+
+    monkeypatch.setattr(devices.importlib, "import_module", import_module)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    return tf
+
+
+GROWTH = [("GPU:0", True), ("GPU:1", True)]
+
+
+def test_the_first_touch_of_tf_finds_its_devices_prepared(fake: FakeTensorFlow) -> None:
+    tf = type(lazy.tf)("tensorflow")
+    assert fake.log == []  # the name alone imports nothing
+    assert tf.constant(1) == 1
+    assert tf.constant(2) == 2
+    assert fake.log == ["import tensorflow", *GROWTH, "used", "used"]
+
+
+@pytest.mark.parametrize("name", ["keras", "tf_keras", "tensorflow_probability"])
+def test_whatever_is_touched_first_devices_are_prepared_before_it_is_imported(
+    fake: FakeTensorFlow, name: str
+) -> None:
+    """These import TensorFlow themselves: without preparation if they came first."""
+    devices.load(name)
+    assert fake.log == ["import tensorflow", *GROWTH, f"import {name}"]
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    devices.load(name)
+    devices.load("tensorflow")
+    assert len(fake.log) == 4  # once is enough
+
+
+def test_a_failed_import_comes_through_and_stderr_comes_back(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        devices.load("no_such_module")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+# --- The real one ---------------------------------------------------------------------------------
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a fresh interpreter, at the root of the project."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+USE = "from common.lazy import tf; tf.constant(1)"
+AFTERWARDS = """
+from common.lazy import keras, tf_keras, tfp
+keras.layers, tf_keras.layers, tfp.layers
+import os, sys
+growth = tf.config.experimental.get_memory_growth
+print(all(growth(gpu) for gpu in tf.config.list_physical_devices("GPU")))
+print("one", file=sys.stderr, flush=True)
+os.write(2, b"two")
+"""
+
+
+@pytest.fixture(scope="module")
+def started() -> subprocess.CompletedProcess[str]:
+    """A program that starts TensorFlow and then writes to stderr."""
+    return python(USE + AFTERWARDS)
+
+
+def test_tensorflow_starts_without_a_word_and_what_follows_is_heard(
+    started: subprocess.CompletedProcess[str],
+) -> None:
+    assert started.stderr == "one\ntwo"
+
+
+def test_every_gpu_of_this_machine_has_memory_growth(
+    started: subprocess.CompletedProcess[str],
+) -> None:
+    assert started.stdout == "True\n"
+
+
+def test_tensorflow_speaks_when_asked_to() -> None:
+    """The control of the test above: there is something to silence, and a way to hear it."""
+    assert "tensorflow" in python(USE, TF_CPP_MIN_LOG_LEVEL="0").stderr.lower()
+
+
+MODULES = ["common.lazy", "reproductions", "reproductions.tfp_cvae", "reproductions.verify"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_import_alone_loads_nothing_heavy(name: str) -> None:
+    """`--help` must not wait for TensorFlow; nothing may reach a device at import."""
+    code = f"import {name}, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    done = python(code)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""

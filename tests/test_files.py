@@ -1,0 +1,197 @@
+"""Files are written whole or not at all, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.files import write_atomically
+from tests.conftest import ROOT
+
+PATIENCE = 60.0  # seconds until a child process counts as stuck
+MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
+KILLS = 10
+SIZE = 1_000_000  # bytes: long enough to be caught in the middle
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Mounts a disk of `size` bytes on `folder`; skips the test where that is not allowed."""
+    folder.mkdir()
+    if MOUNT is None or UMOUNT is None:
+        pytest.skip("there is no mount")
+    mount = [MOUNT, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run([UMOUNT, "--lazy", str(folder)], check=True)
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a Python process in the project's folder."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(PATIENCE)
+    if process.stdout:
+        process.stdout.close()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("content", [b"\0\xff\r\n", "grüß\n", b"", "x" * SIZE])
+def test_writes_and_replaces(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "file"
+    for old in (None, b"old"):
+        if old is not None:
+            path.write_bytes(old)
+        write_atomically(path, content)
+        assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+        assert names(tmp_path) == ["file"]
+
+
+def test_a_relative_path_and_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "n" * 200
+    write_atomically(Path(name), "content")
+    assert names(tmp_path) == [name]
+
+
+def test_the_users_umask_holds(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", "content")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "target").read_text() == "old"
+    assert (tmp_path / "link").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, function: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(type(error)):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2 * SIZE) as disk:
+        path = disk / "file"
+        write_atomically(path, b"1" * SIZE)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(path, b"2" * 2 * SIZE)
+        assert path.read_bytes() == b"1" * SIZE
+        assert names(disk) == ["file"]
+
+
+def test_a_folder_in_its_place_and_a_folder_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "file", "content")
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "missing" / "file", "content")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_kill_just_before_the_end(tmp_path: Path, function: str) -> None:
+    """Everything has been written, but the name has not been given."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    process = start(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from common.files import write_atomically\n"
+        f"os.{function} = lambda *_: (print('there', flush=True), time.sleep(600))\n"
+        "write_atomically(Path(sys.argv[1]), 'new')",
+        str(path),
+    )
+    assert process.stdout and process.stdout.readline() == "there\n"
+    kill(process)
+    assert path.read_text() == "old"
+    (leftover,) = set(names(tmp_path)) - {"file"}
+    assert leftover.startswith(".file.")
+    write_atomically(path, "newer")
+    assert path.read_text() == "newer"
+
+
+def test_kills_at_any_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    chance = random.Random(0)
+    for _ in range(KILLS):
+        process = start(
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from common.files import write_atomically\n"
+            "print(flush=True)\n"
+            "path = Path(sys.argv[1])\n"
+            f"while True:\n for c in b'12': write_atomically(path, bytes([c]) * {SIZE})",
+            str(path),
+        )
+        assert process.stdout and process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        kill(process)
+        if path.exists():
+            content = path.read_bytes()
+            assert content in (b"1" * SIZE, b"2" * SIZE)
+    assert path.exists()
+    assert all(name == "file" or name.startswith(".file.") for name in names(tmp_path))
+
+
+def test_writers_at_once(tmp_path: Path) -> None:
+    """Whoever comes last wins; a reader meanwhile sees one of them, whole."""
+    path = tmp_path / "file"
+    contents = [bytes([c]) * SIZE for c in b"abcd"]
+    write_atomically(path, contents[0])
+
+    def write(content: bytes) -> None:
+        for _ in range(10):
+            write_atomically(path, content)
+
+    writers = [threading.Thread(target=write, args=[content]) for content in contents]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_bytes() in contents
+    for writer in writers:
+        writer.join()
+    assert path.read_bytes() in contents
+    assert names(tmp_path) == ["file"]

@@ -1,0 +1,532 @@
+"""Figures: what lands where, what is written beside it, and that nothing global is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import special, stats
+
+from common import plotting
+from common.chance import Seeded
+from common.datasets import Dataset
+from common.training import Progress, Row
+from reproductions import conv_vae, elbo_cvae, mlp_cvae, mlp_vae, rmsprop_vae, tfp_cvae
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = np.ndarray
+
+ROOT = Path(__file__).parent.parent
+SIDE = 28  # pixels along a side of an image
+FLOAT32 = 1e-6  # codes and pixels pass through float32; 1.2e-7 measured
+QUANTILES = stats.norm.ppf(np.linspace(0.05, 0.95, 15))
+MINUS = "\N{MINUS SIGN}"
+
+
+# --- Reading figures ------------------------------------------------------------------------------
+
+
+def array_of(axes: Axes) -> Array:
+    """The array of the one image that the axes show, which must be drawn row 0 on top."""
+    [image] = axes.get_images()
+    assert image.origin == "upper"
+    assert axes.yaxis_inverted()
+    assert not axes.xaxis_inverted()
+    return np.asarray(image.get_array())
+
+
+def tiles(canvas: Array, gap: int = 0) -> Array:
+    """Cuts a canvas of 28 x 28 images apart: [rows, columns, 28, 28]."""
+    step = SIDE + gap
+    rows, columns = ((length + gap) // step for length in canvas.shape)
+    assert canvas.shape == (rows * step - gap, columns * step - gap)
+    return np.array(
+        [
+            [canvas[r * step :, c * step :][:SIDE, :SIDE] for c in range(columns)]
+            for r in range(rows)
+        ]
+    )
+
+
+def ticks(axes: Axes, axis: str) -> list[tuple[float, str]]:
+    """Place and text of the ticks along "x" or "y"."""
+    labels = getattr(axes, f"get_{axis}ticklabels")()
+    places = getattr(axes, f"get_{axis}ticks")()
+    return [(float(p), t.get_text()) for p, t in zip(places, labels, strict=True)]
+
+
+def titles(figure: Figure) -> list[str]:
+    """All titles of a figure."""
+    texts = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    return [text for text in texts if text]
+
+
+# --- The functions --------------------------------------------------------------------------------
+
+
+def test_normal_quantiles_are_those_of_the_documents() -> None:
+    np.testing.assert_array_equal(plotting.normal_quantiles(15), QUANTILES)
+
+
+def test_grid_codes_have_z0_along_the_columns_and_z1_along_the_rows() -> None:
+    z0, z1 = np.array([1.0, 2, 3]), np.array([10.0, 20])
+    z = plotting.grid_codes(z0, z1)
+    assert z.shape == (2, 3, 2)
+    for i in range(2):
+        for j in range(3):
+            assert z[i, j].tolist() == [z0[j], z1[i]]
+
+
+def codes_as_images(z0: Array, z1: Array) -> Array:
+    """Images of which pixel (0, 0) is z[0] and pixel (0, 1) is z[1]."""
+    images = np.zeros([len(z1), len(z0), SIDE, SIDE])
+    images[..., 0, 0], images[..., 0, 1] = z0, z1[:, np.newaxis]
+    return images
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -> None:
+    z0, z1 = np.array([-2.0, 0.5, 3.0]), np.array([-1.0, 0.0, 1.0, 2.0, 7.0])
+    figure = plotting.manifold(codes_as_images(z0, z1), z0, z1, "A title", "gray", upwards)
+    [axes] = figure.axes
+    drawn = tiles(array_of(axes))
+    assert drawn.shape[:2] == (5, 3)
+    for i in range(5):
+        for j in range(3):
+            at = 5 - i - 1 if upwards else i
+            assert drawn[at, j, 0, :2].tolist() == [z0[j], z1[i]]
+    assert axes.get_title() == "A title"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
+    assert [i.get_cmap().name for i in axes.get_images()] == ["gray"]
+    # A tick stands at the middle of every second tile and says that tile's z.
+    assert ticks(axes, "x") == [(14.0, f"{MINUS}2.00"), (70.0, "3.00")]
+    rows = [f"{MINUS}1.00", "1.00", "7.00"]
+    expected = list(zip([14.0, 70.0, 126.0], reversed(rows) if upwards else rows, strict=True))
+    assert ticks(axes, "y") == expected
+
+
+def test_image_grid_keeps_rows_columns_and_labels() -> None:
+    images = np.random.RandomState(0).rand(3, 4, SIDE, SIDE)
+    labels = ["first", "second", "third"]
+    figure = plotting.image_grid(images, "A title", "gray", labels, "codes")
+    [axes] = figure.axes
+    np.testing.assert_array_equal(tiles(array_of(axes), gap=2), images)
+    assert (axes.get_title(), axes.get_xlabel()) == ("A title", "codes")
+    height = SIDE + 2
+    assert [text for _, text in ticks(axes, "y")] == labels
+    for row, (place, _) in enumerate(ticks(axes, "y")):
+        assert row * height < place < (row + 1) * height
+    assert ticks(axes, "x") == []
+
+
+def test_side_by_side_has_left_on_the_left() -> None:
+    left, right = np.random.RandomState(0).rand(2, 4, 4, SIDE, SIDE)
+    figure = plotting.side_by_side(left, right, ("prior", "posterior"), "gray")
+    assert titles(figure) == ["prior", "posterior"]
+    first, second = figure.axes
+    assert first.get_position().x1 <= second.get_position().x0
+    np.testing.assert_array_equal(tiles(array_of(first), gap=2), left)
+    np.testing.assert_array_equal(tiles(array_of(second), gap=2), right)
+
+
+def test_reconstructions_stand_below_their_originals() -> None:
+    originals, decoded = np.random.RandomState(0).rand(2, 30, SIDE, SIDE)
+    figure = plotting.reconstructions(originals, decoded, "A title", "gray")
+    [axes] = figure.axes
+    drawn = tiles(array_of(axes), gap=2)
+    assert drawn.shape[:2] == (6, 10)
+    for n in range(30):
+        row, column = divmod(n, 10)
+        np.testing.assert_array_equal(drawn[2 * row, column], originals[n])
+        np.testing.assert_array_equal(drawn[2 * row + 1, column], decoded[n])
+    assert [text for _, text in ticks(axes, "y")] == ["original", "reconstruction"] * 3
+    assert titles(figure) == ["A title"]
+
+
+def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> None:
+    random = np.random.RandomState(0)
+    z, labels = random.normal(size=(50, 2)), np.arange(50) % 10
+    names = [f"class {chr(97 + i)}" for i in range(10)]
+    figure = plotting.latent_scatter(z, labels, names, "A title")
+    axes, bar = figure.axes
+    [points] = axes.collections
+    np.testing.assert_array_equal(points.get_offsets(), z)
+    np.testing.assert_array_equal(points.get_array(), labels)
+    # Ten classes, ten colours: neighbouring labels never share one.
+    assert points.get_cmap().N == 10
+    assert len(np.unique(points.to_rgba(np.arange(10)), axis=0)) == 10
+    assert titles(figure) == ["A title"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
+    assert bar.get_ylabel() == "class"
+    assert ticks(bar, "y") == [(float(i), name) for i, name in enumerate(names)]
+    assert axes.get_aspect() == 1.0  # a circle of one sigma is a circle
+
+
+def test_latent_scatter_draws_the_priors_at_their_means_with_radius_one() -> None:
+    from matplotlib.patches import Circle
+
+    means = np.random.RandomState(1).normal(0, 3, (10, 2))
+    figure = plotting.latent_scatter(
+        np.zeros([10, 2]), np.arange(10), "0123456789", "A title", prior_means=means
+    )
+    axes = figure.axes[0]
+    [points] = axes.collections
+    circles = [p for p in axes.patches if isinstance(p, Circle)]
+    assert len(circles) == len(axes.texts) == 10
+    for digit, (circle, text) in enumerate(zip(circles, axes.texts, strict=True)):
+        assert circle.get_radius() == 1.0
+        np.testing.assert_array_equal(circle.get_center(), means[digit])
+        assert text.get_text() == str(digit)
+        np.testing.assert_array_equal(text.xy, means[digit])  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(circle.get_edgecolor(), points.to_rgba(np.array(digit)))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 60])
+def test_curves_draw_the_columns_of_the_history_with_their_units(rows: int) -> None:
+    history: list[Row] = [
+        {"epoch": i + 1, "loss": 9.0 - i, "test": 9.5 - i, "reconstruction": 3.0 * i, "kl": i**2}
+        for i in range(rows)
+    ]
+    total = {"loss": "training", "test": "the test set"}
+    figure = plotting.curves(history, "epoch", "ELBO", "nats", total, "A title", "squares")
+    assert figure.get_suptitle() == "A title"
+    panels = [
+        ("ELBO", "nats", total),
+        ("Reconstruction", "squares", {"reconstruction": "training"}),
+        ("KL", "nats per image", {"kl": "training"}),
+    ]
+    for axes, (name, unit, columns) in zip(figure.axes, panels, strict=True):
+        assert (axes.get_title(), axes.get_ylabel()) == (name, unit)
+        assert axes.get_xlabel() == "epoch"
+        for line, column in zip(axes.lines, columns, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(rows) + 1)
+            np.testing.assert_array_equal(line.get_ydata(), [r[column] for r in history])
+            assert line.get_label() == columns[column]
+        legend = axes.get_legend()
+        shown = [t.get_text() for t in legend.get_texts()] if legend else []
+        assert shown == (list(columns.values()) if len(columns) > 1 else [])
+    if rows == 1:  # a single epoch must still be seen
+        assert {line.get_marker() for axes in figure.axes for line in axes.lines} == {"o"}
+
+
+# --- PNG ------------------------------------------------------------------------------------------
+
+
+def one_of_each() -> dict[str, Figure]:
+    """A figure from every function."""
+    images = np.random.RandomState(0).rand(2, 3, SIDE, SIDE)
+    z0, z1 = np.arange(3.0), np.arange(2.0)
+    history: list[Row] = [
+        {"step": i, "loss": 3.0 - i, "reconstruction": 2.0 - i, "kl": 1.0} for i in (1, 2)
+    ]
+    return {
+        "manifold": plotting.manifold(images, z0, z1, "Title", "gray"),
+        "image_grid": plotting.image_grid(images, "Title", "gray", ["a", "b"]),
+        "side_by_side": plotting.side_by_side(images, images, ("Left", "Right"), "gray"),
+        "reconstructions": plotting.reconstructions(images[0], images[0], "Title", "gray"),
+        "latent_scatter": plotting.latent_scatter(
+            np.zeros([10, 2]), np.arange(10), "0123456789", "Title", np.eye(10, 2)
+        ),
+        "curves": plotting.curves(history, "step", "Loss", "nats", {"loss": "it"}, "Title"),
+    }
+
+
+FIGURES = (
+    "manifold",
+    "image_grid",
+    "side_by_side",
+    "reconstructions",
+    "latent_scatter",
+    "curves",
+)
+
+
+def test_one_of_each_is_one_of_each() -> None:
+    """A new function that makes a figure is to be tested here as the others are."""
+    assert set(one_of_each()) == set(FIGURES)
+    public = {
+        name
+        for name, function in vars(plotting).items()
+        if not name.startswith("_")
+        and getattr(function, "__annotations__", {}).get("return") == "Figure"
+    }
+    assert public == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_png_is_valid_and_the_same_bytes_twice(name: str) -> None:
+    figure = one_of_each()[name]
+    content = plotting.to_png(figure, "note")
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        width, height = figure.get_size_inches() * plotting.DPI
+        assert np.abs(np.array(picture.size) - [width, height]).max() <= 1
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 2  # something is drawn
+    assert plotting.to_png(one_of_each()[name], "note") == content
+
+
+def test_png_has_its_note() -> None:
+    figure = one_of_each()["curves"]
+    content = plotting.to_png(figure, "mlp_vae, seed 3")
+    assert figure.get_supxlabel() == "mlp_vae, seed 3"
+    assert content != plotting.to_png(one_of_each()["curves"], "mlp_vae, seed 4")
+
+
+NO_PYPLOT = """
+import sys
+from tests.test_plotting import one_of_each
+from common import plotting
+for figure in one_of_each().values():
+    plotting.to_png(figure, "note")
+assert "matplotlib.pyplot" not in sys.modules, "pyplot was imported"
+from matplotlib import pyplot
+assert pyplot.get_fignums() == [], "figures are registered"
+"""
+
+
+def test_nothing_is_registered_in_pyplot() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_PYPLOT], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- The modules' figures -------------------------------------------------------------------------
+#
+# Every decoder here shows its code: pixel (0, 0) is a function of z[0], pixel (0, 1) the same of
+# z[1], pixel (0, 2) the label where the decoder sees it.
+
+
+class ShowsCode:
+    """A decoder of the convolutional modules: images [batch, 28, 28, 1] that show z."""
+
+    dtype = "float32"
+
+    def __call__(self, z: Any) -> Array:
+        images = np.zeros([len(z), SIDE, SIDE, 1], np.float32)
+        images[:, 0, :2, 0] = np.asarray(z)[:, :2]
+        return images
+
+
+def data() -> Dataset:
+    """A small data set of noise; MLPs hold the first 5,000 training images back."""
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (5_200, SIDE, SIDE)).astype(np.uint8)
+    labels = (np.arange(5_200) % 10).astype(np.uint8)
+    names = tuple("0123456789")
+    return Dataset("mnist", names, images, labels, images[:40], labels[:40])
+
+
+def made(module: Any, **settings: Any) -> tuple[Any, Any]:
+    """(config, experiment) of a module with seed 0."""
+    config = module.Config(**settings)
+    return config, module.experiment(config, data(), Seeded(0))
+
+
+def assign(variable: Any, entries: dict[tuple[int, int], float]) -> None:
+    value = np.zeros(variable.shape, np.float32)
+    for place, number in entries.items():
+        value[place] = number
+    variable.assign(value)
+
+
+def show_code_mlp(model: Any) -> None:
+    """relu(z) - relu(-z) is z; a fifth unit carries the label where there is one."""
+    assign(model["w2"], {(0, 0): 1, (0, 1): -1, (1, 2): 1, (1, 3): -1})
+    assign(model["w3"], {(0, 0): 1, (1, 0): -1, (2, 1): 1, (3, 1): -1, (4, 2): 1})
+    if "y_w2" in model:
+        assign(model["y_w2"], {(digit, 4): digit for digit in range(10)})
+
+
+def show_code_rmsprop(model: Any) -> None:
+    """sigmoid(tanh(z)): rising in z."""
+    assign(model["decoder_w"], {(0, 0): 1, (1, 1): 1})
+    assign(model["out_w"], {(0, 0): 1, (1, 1): 1})
+    for bias in ("decoder_b", "out_b"):
+        model[bias].assign(np.zeros(model[bias].shape))
+
+
+def progress() -> Progress:
+    """A history of two rounds, with every column that any module draws."""
+    columns = ("loss", "reconstruction", "kl", "last_loss", "val_loss", "test_elbo", "seconds")
+    rows: list[Row] = [
+        {"epoch": i, "step": 100 * i, **{c: float(i) for c in columns}} for i in (1, 2)
+    ]
+    frames = [np.full([SIDE, SIDE], i, np.uint8) for i in range(3)]
+    return Progress(step=2, losses=np.ones([2, 3]), rows=rows, frames=frames)
+
+
+def figures_of(module: Any) -> tuple[Any, dict[str, Any]]:
+    """(experiment, figures) of a module whose decoder shows its code."""
+    settings: dict[Any, dict[str, Any]] = {
+        mlp_vae: {"hidden": 5},
+        mlp_cvae: {"hidden": 5, "digit": 3},
+        rmsprop_vae: {"hidden": 5},
+        conv_vae: {"filters": 2},
+        elbo_cvae: {"latent_dim": 4},
+        tfp_cvae: {"base_depth": 2},
+    }
+    config, run = made(module, **settings[module])
+    if module in (mlp_vae, mlp_cvae):
+        show_code_mlp(run.model)
+    elif module is rmsprop_vae:
+        show_code_rmsprop(run.model)
+    else:
+        run = dataclasses.replace(run, model=run.model._replace(decoder=ShowsCode()))
+    return run, module.figures(config, run, data(), progress())
+
+
+def identity(z: Array) -> Array:
+    return z
+
+
+def sigmoid_of_tanh(z: Array) -> Array:
+    return np.asarray(special.expit(np.tanh(z)))
+
+
+# For each module with a manifold: its picture, the axis of the document, whether rows are flipped,
+# and what its decoder makes of a code.
+MANIFOLDS: list[tuple[Any, str, Array, bool, Callable[[Array], Array]]] = [
+    (mlp_vae, "manifold.png", QUANTILES, False, identity),
+    (mlp_cvae, "manifold-3.png", QUANTILES, False, identity),
+    (conv_vae, "manifold.png", QUANTILES, False, special.expit),
+    (rmsprop_vae, "manifold.png", np.linspace(-3, 3, 20), True, sigmoid_of_tanh),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "axis", "flipped", "shown"),
+    MANIFOLDS,
+    ids=[m.__name__.split(".")[1] for m, *_ in MANIFOLDS],
+)
+def test_a_known_code_lands_where_the_document_puts_it(
+    module: Any, name: str, axis: Array, flipped: bool, shown: Callable[[Array], Array]
+) -> None:
+    """Row i, column j decodes z = [axis[j], axis[i]]; 003 draws row i at n - i - 1."""
+    _, figures = figures_of(module)
+    [axes] = figures[name].axes
+    drawn = tiles(array_of(axes))
+    n = len(axis)
+    assert drawn.shape[:2] == (n, n)
+    for i in range(n):
+        for j in range(n):
+            code = drawn[n - i - 1 if flipped else i, j, 0, :2]
+            np.testing.assert_allclose(code, shown(axis[[j, i]]), atol=FLOAT32)
+    assert axes.get_images()[0].get_cmap().name == ("gray" if flipped else "Greys_r")
+
+
+@pytest.mark.parametrize("digit", [None, 5])
+def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> None:
+    """The document shows 8 and 9; z = class mean + [q[j], q[i]]."""
+    config, run = made(tfp_cvae, base_depth=2, digit=digit)
+    means = tfp_cvae.class_means(run.model)
+    assert np.ptp(means, axis=0).min() > 0.1  # the classes differ
+    run = dataclasses.replace(run, model=run.model._replace(decoder=ShowsCode()))
+    figures = tfp_cvae.figures(config, run, data(), progress())
+    expected = {8, 9} if digit is None else {digit}
+    assert {k for k in figures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
+    for d in expected:
+        [axes] = figures[f"class-{d}.png"].axes
+        drawn = tiles(array_of(axes))
+        z = np.stack(np.meshgrid(means[d, 0] + QUANTILES, means[d, 1] + QUANTILES), axis=-1)
+        np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
+        assert str(d) in axes.get_title()
+
+
+def test_samples_of_mlp_cvae_are_the_same_codes_as_every_digit() -> None:
+    run, figures = figures_of(mlp_cvae)
+    drawn = tiles(array_of(figures["samples.png"].axes[0]), gap=2)
+    assert drawn.shape[:2] == (10, 12)
+    codes = run.chance.codes("sheet", (1, 12, 2))
+    for digit in range(10):
+        np.testing.assert_allclose(drawn[digit, :, 0, :2], codes[0], atol=FLOAT32)
+        assert (drawn[digit, :, 0, 2] == digit).all()
+    manifold = tiles(array_of(figures["manifold-3.png"].axes[0]))
+    assert (manifold[:, :, 0, 2] == 3).all()
+    labels = [text for _, text in ticks(figures["samples.png"].axes[0], "y")]
+    assert labels == [f"asked for {digit}" for digit in range(10)]
+
+
+def test_samples_of_tfp_cvae_are_drawn_around_each_class_mean() -> None:
+    run, figures = figures_of(tfp_cvae)
+    drawn = tiles(array_of(figures["samples.png"].axes[0]), gap=2)
+    z = tfp_cvae.class_means(run.model)[:, np.newaxis] + run.chance.codes("sheet", (10, 12, 2))
+    np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
+    labels = [text for _, text in ticks(figures["samples.png"].axes[0], "y")]
+    assert labels == [f"asked for {digit}" for digit in range(10)]
+
+
+def test_samples_of_elbo_cvae_show_the_prior_and_the_posterior() -> None:
+    run, figures = figures_of(elbo_cvae)
+    left, right = (tiles(array_of(axes), gap=2) for axes in figures["samples.png"].axes)
+    prior = run.chance.codes("fresh", (4, 4, 4))
+    x = elbo_cvae.inputs(data().test_images[:16], "float32")
+    mean, log_var = (part.numpy() for part in elbo_cvae.encode(run.model, x))
+    noise = run.chance.codes("reparameterize", (16, 4))
+    posterior = (mean + np.exp(log_var / 2) * noise).reshape(4, 4, 4)
+    np.testing.assert_allclose(left[..., 0, :2], special.expit(prior[..., :2]), atol=FLOAT32)
+    np.testing.assert_allclose(right[..., 0, :2], special.expit(posterior[..., :2]), atol=FLOAT32)
+    assert [("prior" in t, "posterior" in t) for t in titles(figures["samples.png"])] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def grey(values: Array) -> Array:
+    return np.rint(np.clip(values, 0, 1) * 255)
+
+
+@pytest.mark.parametrize(
+    ("module", "axis", "flipped", "shown"),
+    [
+        (mlp_vae, stats.norm.ppf(np.linspace(0.05, 0.95, 10)), False, identity),
+        (rmsprop_vae, np.linspace(-3, 3, 10), True, sigmoid_of_tanh),
+    ],
+    ids=["mlp_vae", "rmsprop_vae"],
+)
+def test_the_gifs_manifold_lies_as_the_picture_does(
+    module: Any, axis: Array, flipped: bool, shown: Callable[[Array], Array]
+) -> None:
+    run, _ = figures_of(module)
+    z = np.stack(np.meshgrid(axis, axis), axis=-1)
+    drawn = tiles(run.frame())[:, :, 0, :2]
+    np.testing.assert_array_equal(drawn, grey(shown(z[::-1] if flipped else z)))
+
+
+def test_the_frames_of_mlp_cvae_have_a_column_for_each_digit() -> None:
+    run, _ = figures_of(mlp_cvae)
+    drawn = tiles(run.frame())
+    assert drawn.shape[:2] == (6, 10)
+    codes = run.chance.codes("frame", (6, 1, 2))
+    np.testing.assert_array_equal(drawn[:, :, 0, :2], np.repeat(grey(codes), 10, axis=1))
+    np.testing.assert_array_equal(drawn[:, :, 0, 2], np.tile(grey(np.arange(10)), (6, 1)))
+
+
+@pytest.mark.parametrize("module", [mlp_vae, mlp_cvae, conv_vae, elbo_cvae, rmsprop_vae, tfp_cvae])
+def test_every_figure_has_titles_labels_and_units(module: Any) -> None:
+    """A picture may do without axis labels, a plot may not; reconstructions name their rows."""
+    _, figures = figures_of(module)
+    drawn = {name: f for name, f in figures.items() if not isinstance(f, bytes)}
+    assert {"curves.png", "reconstructions.png"} <= drawn.keys()
+    for name, figure in drawn.items():
+        assert titles(figure), f"{name} has no title"
+        for axes in figure.axes:
+            if axes.lines or axes.collections:
+                is_bar = axes.get_label() == "<colorbar>"
+                assert axes.get_ylabel(), f"{name}: no label along y"
+                assert is_bar or axes.get_xlabel(), f"{name}: no label along x"
+    for axes in drawn["curves.png"].axes:
+        assert "per image" in axes.get_ylabel() or "per batch" in axes.get_ylabel()
+        assert axes.get_xlabel() == ("step" if module is rmsprop_vae else "epoch")
