@@ -19,7 +19,7 @@ from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from common.chance import Chance
+    from common.chance import Chance, Weights
     from common.datasets import Dataset
     from common.runs import Run
     from common.training import Experiment, Progress
@@ -42,6 +42,7 @@ class Program:
     dataset: str  # "mnist" or "fashion_mnist"
     summary: str  # one line, for --help
     config: type  # the module's Config
+    build: Callable[[Any, Weights, str], Any]  # -> the model
     quick: dict[str, Any]  # settings of a run of about a minute
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
     figures: Callable[
@@ -55,6 +56,26 @@ class Program:
         from common.runs import source_digest
 
         return source_digest(Path(self.experiment.__code__.co_filename))
+
+    def load(self, folder: str | Path) -> Any:
+        """The trained model of a finished run.
+
+        Args:
+          folder: of the run, for example `artifacts/runs/tfp_cvae/latest`.
+
+        Raises:
+          BadInput: there is no finished run of this module.
+        """
+        from common.chance import Seeded
+        from common.runs import read_finished
+
+        record, weights = read_finished(self.name, Path(folder))
+        config = self.config(**record["config"])
+        model = self.build(config, Seeded(record["seed"]).weights(), record["dtype"])
+        variables = list(model.values()) if isinstance(model, dict) else model.variables
+        for variable, value in zip(variables, weights, strict=True):
+            variable.assign(value)
+        return model
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command; returns its exit code."""
@@ -162,6 +183,11 @@ def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="where the data set lies (default: $VAE_DATA_DIR, else it is fetched and cached)",
     )
+    run.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the history and samples for TensorBoard into the run's folder",
+    )
     run.add_argument("--quiet", action="store_true", help="print nothing but errors")
     run.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(argv)
@@ -207,8 +233,11 @@ def _folder(text: str) -> Path:
 def _train(program: Program, options: argparse.Namespace) -> None:
     """Opens a run, trains, draws, saves."""
     from common import datasets
+    from common.progress import TensorBoard
     from common.runs import Run
 
+    if options.tensorboard:
+        TensorBoard.check()
     if options.resume:
         run = Run.reopen(program.name, options.output)
         try:
@@ -221,7 +250,7 @@ def _train(program: Program, options: argparse.Namespace) -> None:
         data = datasets.load(program.dataset, options.data_dir, options.quiet)
         run = Run.create(program.name, _record(program, options.given), options.output)
     try:
-        _train_in(run, program, data, options.quiet)
+        _train_in(run, program, data, options)
     finally:
         run.release()
 
@@ -253,10 +282,10 @@ def _refuse_other_settings(run: Run, given: dict[str, Any]) -> None:
             )
 
 
-def _train_in(run: Run, program: Program, data: Dataset, quiet: bool) -> None:
+def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Namespace) -> None:
     from common import devices
     from common.chance import Seeded
-    from common.progress import Display
+    from common.progress import Display, TensorBoard
     from common.training import fit
 
     record = run.record
@@ -264,11 +293,13 @@ def _train_in(run: Run, program: Program, data: Dataset, quiet: bool) -> None:
     run.update(environment=environment)
     config = program.config(**record["config"])
     experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
-    if not quiet:
+    if not options.quiet:
         print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
-    display = Display(experiment, quiet)
+    listeners: list[Display | TensorBoard] = [Display(experiment, options.quiet)]
+    if options.tensorboard:
+        listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
     try:
-        progress = fit(experiment, run.checkpoints, display)
+        progress = fit(experiment, run.checkpoints, listeners)
     except Interrupted as error:
         again = f"python -m reproductions.{program.name} --resume --output {run.folder}"
         raise Interrupted(f"{error}. Continue with: {again}") from error
@@ -279,9 +310,10 @@ def _train_in(run: Run, program: Program, data: Dataset, quiet: bool) -> None:
         )
         raise TrainingFailed(f"{error}; {where}, in {run.folder}") from error
     finally:
-        display.close()
+        for listener in listeners:
+            listener.close()
     _save(run, program, config, experiment, data, progress)
-    if not quiet:
+    if not options.quiet:
         _show_what_was_made(run, program)
 
 

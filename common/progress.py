@@ -1,11 +1,15 @@
-"""What a run shows while it goes on: a bar on a terminal, a line an epoch in a log, or nothing."""
+"""Who is told how a run goes on: the user, by a bar or by lines in a log; TensorBoard."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from common.errors import BadInput
+from common.lazy import tf
 from common.training import Experiment, Progress, Row
 
 
@@ -52,3 +56,34 @@ class Display:
         total = self._rounds if name == "epoch" else self._experiment.steps
         values = (f"{k} {v:.6g}" for k, v in row.items() if k not in (name, "last_loss", "seconds"))
         return f"{name} {row[name]:.0f}/{total}  {'  '.join(values)}  {row['seconds']:.1f} s"
+
+
+class TensorBoard:
+    """Writes the history and the GIF's frames for TensorBoard; a `training.Listener`."""
+
+    @staticmethod
+    def check() -> None:
+        """Raises BadInput where TensorBoard is not installed."""
+        from importlib.util import find_spec
+
+        if find_spec("tensorboard") is None:
+            raise BadInput("--tensorboard needs TensorBoard: pip install tensorboard")
+
+    def __init__(self, folder: Path, round_name: str) -> None:
+        self._round_name = round_name
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def on_steps(self, progress: Progress) -> None:
+        """Nothing: TensorBoard is told of whole rounds."""
+
+    def on_round(self, progress: Progress, report: str | None) -> None:
+        row = progress.rows[-1]
+        with self._writer.as_default(step=int(row[self._round_name])):
+            for name, value in row.items():
+                if name != self._round_name:
+                    tf.summary.scalar(name, value)
+            tf.summary.image("samples", progress.frames[-1][np.newaxis, ..., np.newaxis])
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -126,6 +126,19 @@ class Run:
         self._lock.release()
 
 
+def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array]]:
+    """The record and the trained variables of a finished run.
+
+    Raises:
+      BadInput: there is no finished run of this module in the folder.
+    """
+    record = _read_record(folder)
+    if record is None or not record.get("finished") or record.get("module") != module:
+        raise BadInput(f"{folder} holds no finished run of {module}")
+    with np.load(folder / "weights.npz", allow_pickle=False) as archive:
+        return record, [archive[name] for name in sorted(archive.files)]
+
+
 def source_digest(module: Path) -> str:
     """SHA-256 of a reproduction's source and of `common`: what a run's results vouch for."""
     digest = hashlib.sha256()

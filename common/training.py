@@ -218,7 +218,9 @@ class Listener(Protocol):
     def on_round(self, progress: Progress, report: str | None) -> None: ...
 
 
-def fit(experiment: Experiment, checkpoints: Checkpoints, listener: Listener) -> Progress:
+def fit(
+    experiment: Experiment, checkpoints: Checkpoints, listeners: Sequence[Listener] = ()
+) -> Progress:
     """Trains to the end, from the latest checkpoint if there is one.
 
     Raises:
@@ -238,10 +240,13 @@ def fit(experiment: Experiment, checkpoints: Checkpoints, listener: Listener) ->
         while progress.step < experiment.steps:
             began = time.monotonic()
             _advance(trainer, progress)
-            listener.on_steps(progress)
+            for listener in listeners:
+                listener.on_steps(progress)
             if progress.step % experiment.steps_per_round == 0 or progress.step == experiment.steps:
                 _close_round(experiment, progress)
-                listener.on_round(progress, experiment.report(progress))
+                report = experiment.report(progress)
+                for listener in listeners:
+                    listener.on_round(progress, report)
             progress.seconds += time.monotonic() - began
             done = progress.step == experiment.steps
             if done or stop.is_set() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:

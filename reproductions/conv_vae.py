@@ -46,7 +46,7 @@ import numpy as np
 
 from common import plotting
 from common.animation import tile, to_uint8
-from common.chance import Chance, assign_glorot
+from common.chance import Chance, Weights, assign_glorot
 from common.cli import Program, setting
 from common.datasets import Dataset
 from common.lazy import keras, tf
@@ -95,8 +95,8 @@ class Model(NamedTuple):
         return [v.value for network in self for v in network.trainable_variables]
 
 
-def build(config: Config, dtype: str = "float32") -> Model:
-    """Builds the networks."""
+def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
+    """Builds the networks and gives them Keras's default start."""
     layers = keras.layers
     dense = partial(layers.Dense, dtype=dtype)
     conv = partial(layers.Conv2D, strides=2, padding="same", activation="relu", dtype=dtype)
@@ -116,7 +116,9 @@ def build(config: Config, dtype: str = "float32") -> Model:
     h = conv_transpose(filters, kernel, strides=2, activation="relu")(h)  # [batch, 14, 14, 16]
     h = conv_transpose(filters // 2, kernel, strides=2, activation="relu")(h)  # [batch, 28, 28, 8]
     decoder = keras.Model(z, conv_transpose(1, kernel)(h))
-    return Model(encoder, decoder)
+    model = Model(encoder, decoder)
+    assign_glorot(model.variables, weights)
+    return model
 
 
 def decode(model: Model, z: Array) -> Array:
@@ -153,8 +155,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, dtype)
-    assign_glorot(model.variables, chance.weights())
+    model = build(config, chance.weights(), dtype)
     batch_loss = partial(loss, model)
     batches = chance.batches(len(data.train_images), config.batch_size, tail="keep")
     validation = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
@@ -228,6 +229,7 @@ PROGRAM = Program(
     dataset="fashion_mnist",
     summary="Convolutional VAE of Fashion-MNIST with the legacy Nadam, by Keras",
     config=Config,
+    build=build,
     quick={"epochs": 5},
     experiment=experiment,
     figures=figures,

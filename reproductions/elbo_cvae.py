@@ -46,7 +46,7 @@ import numpy as np
 
 from common import animation, plotting
 from common.animation import tile, to_uint8
-from common.chance import Chance, assign_glorot
+from common.chance import Chance, Weights, assign_glorot
 from common.cli import Program, setting
 from common.datasets import Dataset
 from common.lazy import keras, tf
@@ -93,8 +93,8 @@ class Model(NamedTuple):
         return [v.value for network in self for v in network.trainable_variables]
 
 
-def build(config: Config, dtype: str = "float32") -> Model:
-    """Builds the networks."""
+def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
+    """Builds the networks and gives them Keras's default start."""
     layers = keras.layers
     conv = partial(layers.Conv2D, kernel_size=3, strides=2, activation="relu", dtype=dtype)
     conv_transpose = partial(layers.Conv2DTranspose, kernel_size=3, padding="same", dtype=dtype)
@@ -117,7 +117,9 @@ def build(config: Config, dtype: str = "float32") -> Model:
             conv_transpose(1, strides=1),  # [batch, 28, 28, 1]
         ]
     )
-    return Model(encoder, decoder)
+    model = Model(encoder, decoder)
+    assign_glorot(model.variables, weights)
+    return model
 
 
 def encode(model: Model, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -173,8 +175,7 @@ def log_normal_pdf(z: Any, mean: Any, log_var: Any) -> tf.Tensor:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, dtype)
-    assign_glorot(model.variables, chance.weights())
+    model = build(config, chance.weights(), dtype)
     batch_loss = partial(loss, model)
     batches = chance.batches(len(data.train_images), config.batch_size, tail="keep")
     test_set = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
@@ -274,6 +275,7 @@ PROGRAM = Program(
     dataset="mnist",
     summary="Convolutional VAE of binarised MNIST on a Monte-Carlo ELBO, by GradientTape",
     config=Config,
+    build=build,
     quick={"epochs": 3},
     experiment=experiment,
     figures=figures,

@@ -265,6 +265,7 @@ PROGRAM = Program(
     dataset="mnist",
     summary="VAE of dense layers that is told the label, by TF1 placeholders",
     config=Config,
+    build=build,
     quick={"epochs": 10},
     experiment=experiment,
     figures=figures,

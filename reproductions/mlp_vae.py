@@ -251,6 +251,7 @@ PROGRAM = Program(
     dataset="mnist",
     summary="VAE of dense layers with squared error, by TF1 placeholders",
     config=Config,
+    build=build,
     quick={"epochs": 10},
     experiment=experiment,
     figures=figures,

@@ -239,6 +239,7 @@ PROGRAM = Program(
     dataset="mnist",
     summary="VAE of tanh layers with RMSProp, by TF1 placeholders",
     config=Config,
+    build=build,
     quick={"steps": 1_000},
     experiment=experiment,
     figures=figures,

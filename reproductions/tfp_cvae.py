@@ -7,8 +7,7 @@ alone: the label reaches a picture only through the class mean around which z is
 
     python -m reproductions.tfp_cvae [--digit 8]
 
-Names: theirs -> ours: MVN `loc` -> z_mean; `decoder_outputs` -> x_decoded; `cluster_mean` ->
-class_mean.
+Names: theirs -> ours: `decoder_outputs` -> x_decoded; `cluster_mean` -> class_mean.
 
 Kept quirks
   1. The KL is counted twice. The posterior layer returns the distribution and its value, and Keras
@@ -24,10 +23,10 @@ Kept quirks
      in 45 % of its grid pictures.
 
 Deviations
-  1. As printed the program does not train (`fit` stops for want of a placeholder). The one repair,
-     here and in the recordings: the first Conv2D is not given `input_shape`.
+  1. As printed the program does not train (`fit` wants a placeholder fed). The one repair, here and
+     in the recordings: the first Conv2D is not given `input_shape`.
   2. The regulariser is written out: TFP's can no longer have a prior that depends on the label.
-  3. The noise is an argument, so that a recording's noise can take its place.
+  3. The noise is an argument, for the proof.
 
 The document prints no figures. The original, run whole on TF 1.14 (one seed), ends at a training
 loss of 36,263 and a validation loss of 36,159 per batch.
@@ -48,7 +47,7 @@ import numpy as np
 
 from common import plotting
 from common.animation import tile, to_uint8
-from common.chance import Chance, assign_glorot
+from common.chance import Chance, Weights, assign_glorot
 from common.cli import Program, setting
 from common.datasets import Dataset
 from common.lazy import tf, tf_keras, tfp
@@ -103,8 +102,8 @@ class Model(NamedTuple):
         return [v for network in self for v in network.trainable_variables]
 
 
-def build(config: Config, dtype: str = "float32") -> Model:
-    """Builds the networks."""
+def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
+    """Builds the networks and gives them Keras's default start."""
     layers, depth = tf_keras.layers, config.base_depth
     leaky_relu = partial(tf.nn.leaky_relu, alpha=LEAKY_SLOPE)
     conv = partial(layers.Conv2D, padding="same", activation=leaky_relu, dtype=dtype)
@@ -139,7 +138,9 @@ def build(config: Config, dtype: str = "float32") -> Model:
         conv(1, 5, strides=1, activation=tf.sigmoid),  # [batch, 28, 28, 1]
     ]
     class_mean = [inputs_of([CLASSES]), dense(2 * config.latent_dim), dense(config.latent_dim)]
-    return Model(*(tf_keras.Sequential(network) for network in (encoder, decoder, class_mean)))
+    model = Model(*(tf_keras.Sequential(part) for part in (encoder, decoder, class_mean)))
+    assign_glorot(model.variables, weights)
+    return model
 
 
 def class_means(model: Model) -> Array:
@@ -195,8 +196,7 @@ def cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, dtype)
-    assign_glorot(model.variables, chance.weights())
+    model = build(config, chance.weights(), dtype)
     batch_loss = partial(loss, model)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
@@ -288,6 +288,7 @@ PROGRAM = Program(
     dataset="mnist",
     summary="Conditional VAE with a learned prior mean per class, by TensorFlow Probability",
     config=Config,
+    build=build,
     quick={"epochs": 1},
     experiment=experiment,
     figures=figures,

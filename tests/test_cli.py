@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common import datasets
 from common.datasets import Dataset
+from common.errors import BadInput
 from reproductions import CATALOGUE
 from tests.conftest import ROOT
 
@@ -200,3 +202,36 @@ def test_a_loss_that_is_not_finite_is_exit_4(
     assert "step 1 is nan" in text
     assert "learning rate 0.001" in text
     assert "checkpoint" in text
+
+
+def test_a_finished_run_can_be_loaded_again(on_sample: Path) -> None:
+    port = program("mlp_vae")
+    assert port.main([*SMALL, "--output", "mine", "--quiet"]) == 0
+    model = port.load("mine")
+    with np.load("mine/weights.npz") as saved:
+        for name, variable in zip(sorted(saved.files), model.values(), strict=True):
+            np.testing.assert_array_equal(variable.numpy(), saved[name])
+    with pytest.raises(BadInput, match="no finished run of tfp_cvae"):
+        program("tfp_cvae").load("mine")
+
+
+def test_tensorboard_gets_the_history_and_the_samples(on_sample: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = [*SMALL, "--output", "mine", "--quiet", "--tensorboard"]
+    assert program("mlp_vae").main(arguments) == 0
+    events = EventAccumulator("mine/tensorboard")
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "reconstruction", "kl"} <= set(tags["tensors"])
+    assert "samples" in tags["tensors"]
+
+
+def test_tensorboard_that_is_missing_is_said_before_anything_is_made(
+    on_sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert program("mlp_vae").main(["--tensorboard"]) == 2
+    assert "pip install tensorboard" in complaint(capsys, "mlp_vae")
+    assert list(on_sample.iterdir()) == []

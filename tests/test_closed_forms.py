@@ -64,7 +64,7 @@ def rmsprop_model() -> Any:
 
 @cache
 def conv_model() -> Any:
-    model = conv_vae.build(conv_vae.Config(filters=2), "float64")
+    model = conv_vae.build(conv_vae.Config(filters=2), Seeded(0).weights(), "float64")
     assign_glorot(model.variables, Seeded(0).weights())
     model.encoder.trainable_variables[-3].assign(Z_MEAN)
     model.encoder.trainable_variables[-1].assign(Z_LOG_VAR)
@@ -73,7 +73,7 @@ def conv_model() -> Any:
 
 @cache
 def elbo_model() -> Any:
-    model = elbo_cvae.build(elbo_cvae.Config(latent_dim=2), "float64")
+    model = elbo_cvae.build(elbo_cvae.Config(latent_dim=2), Seeded(0).weights(), "float64")
     assign_glorot(model.variables, Seeded(0).weights())
     model.encoder.trainable_variables[-1].assign(np.concatenate([Z_MEAN, Z_LOG_VAR]))
     return model
@@ -81,7 +81,7 @@ def elbo_model() -> Any:
 
 @cache
 def tfp_model() -> Any:
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), "float64")
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).weights(), "float64")
     assign_glorot(model.variables, Seeded(0).weights())
     model.encoder.trainable_variables[-1].assign([1.5, -0.7, -1.0, 0.8, 0.4])
     model.class_mean.trainable_variables[-1].assign([0.3, -0.2])
@@ -337,7 +337,7 @@ def test_log_q_of_tfp_cvae_comes_from_the_noise_not_from_z(graph: bool) -> None:
 
     The documents' originals keep it by TFP's bijector cache; solving gave NaN near step 197.
     """
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), "float32")
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).weights(), "float32")
     assign_glorot(model.variables, Seeded(0).weights())
     kernel, bias = model.encoder.trainable_variables[-2:]
     kernel.assign(tf.zeros_like(kernel))

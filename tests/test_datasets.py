@@ -836,6 +836,17 @@ def test_what_a_package_claims_takes_no_memory(tmp_path: Path, claim: str, packe
         read(content, tmp_path / file)
 
 
+@pytest.mark.parametrize("read", [read_package, read_packed_package])
+def test_a_member_beyond_the_longest_package_is_not_sought(
+    tmp_path: Path, read: Callable[[bytes, Path], Dataset]
+) -> None:
+    """In a compressed file, seeking is unpacking, and takes its time."""
+    content = member("package/x", size=2**60)
+    content = gzip.compress(content) if read is read_packed_package else content
+    with pytest.raises(Unreadable, match="points beyond its end"):
+        read(content, tmp_path / "x.tgz")
+
+
 def test_what_an_npz_claims_takes_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -858,7 +869,7 @@ def test_an_honest_file_takes_the_memory_of_its_arrays(
     spec, arrays = made_up("mnist", 30_000, 1000)
     monkeypatch.setitem(datasets.SPECS, "mnist", spec)
     members = {part.npz: array for part, array in zip(spec.parts, arrays, strict=True)}
-    np.savez_compressed(tmp_path / "mnist.npz", **members)
+    np.savez_compressed(tmp_path / "mnist.npz", **members)  # type: ignore[arg-type]
     with measured(spec.size):
         read_npz("mnist", tmp_path / "mnist.npz")
 

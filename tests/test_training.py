@@ -73,7 +73,7 @@ def test_same_seed_same_bits_and_another_seed_others(
     results = []
     for number, seed in enumerate([0, 0, 1]):
         experiment = mlp(sample("mnist"), seed)
-        progress = fit(experiment, checkpoints(tmp_path / str(number)), Silent())
+        progress = fit(experiment, checkpoints(tmp_path / str(number)), [Silent()])
         results.append(outcome(experiment, progress))
     assert_same_bits(results[0], results[1])
     assert not np.array_equal(results[0][1], results[2][1])
@@ -85,13 +85,13 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     number: int, step: int, sample: Callable[[str], Dataset], tmp_path: Path
 ) -> None:
     whole = mlp(sample("mnist"))
-    expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), Silent()))
+    expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), [Silent()]))
 
     folder = checkpoints(tmp_path / "stopped")
     with pytest.raises(Interrupted, match=f"after step {step}"):
-        fit(mlp(sample("mnist")), folder, StopAt(step, number))
+        fit(mlp(sample("mnist")), folder, [StopAt(step, number)])
     resumed = mlp(sample("mnist"))
-    assert_same_bits(expected, outcome(resumed, fit(resumed, folder, Silent())))
+    assert_same_bits(expected, outcome(resumed, fit(resumed, folder, [Silent()])))
 
 
 def test_a_convolutional_run_resumes_to_the_same_bits(
@@ -104,12 +104,12 @@ def test_a_convolutional_run_resumes_to_the_same_bits(
         return dataclasses.replace(experiment, steps_per_call=1)
 
     whole = make()
-    expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), Silent()))
+    expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), [Silent()]))
     folder = checkpoints(tmp_path / "stopped")
     with pytest.raises(Interrupted):
-        fit(make(), folder, StopAt(3, signal.SIGTERM))
+        fit(make(), folder, [StopAt(3, signal.SIGTERM)])
     resumed = make()
-    assert_same_bits(expected, outcome(resumed, fit(resumed, folder, Silent())))
+    assert_same_bits(expected, outcome(resumed, fit(resumed, folder, [Silent()])))
 
 
 def test_blocks_of_any_length_make_the_same_steps(sample: Callable[[str], Dataset]) -> None:
@@ -131,7 +131,7 @@ def test_xla_and_plain_graphs_agree(sample: Callable[[str], Dataset]) -> None:
 
 def test_history_rows_average_the_steps(sample: Callable[[str], Dataset], tmp_path: Path) -> None:
     experiment = mlp(sample("mnist"))
-    progress = fit(experiment, checkpoints(tmp_path), Silent())
+    progress = fit(experiment, checkpoints(tmp_path), [Silent()])
     assert [row["epoch"] for row in progress.rows] == [1, 2]
     assert len(progress.frames) == 3  # before training, and after each epoch
     for k, row in enumerate(progress.rows):
@@ -146,7 +146,7 @@ def test_a_smaller_last_batch_weighs_less_in_the_mean_per_image(
 ) -> None:
     config = tfp_cvae.Config(epochs=1, batch_size=4000, base_depth=1)
     experiment = tfp_cvae.experiment(config, sample("mnist"), Seeded(0))
-    progress = fit(experiment, checkpoints(tmp_path), Silent())
+    progress = fit(experiment, checkpoints(tmp_path), [Silent()])
     losses = progress.losses
     assert len(losses) == 2
     assert progress.rows[0]["loss"] == pytest.approx(losses[:, 0].mean())
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
 
     folder = checkpoints(tmp_path)
     with pytest.raises(TrainingFailed, match=r"loss of step 23 is nan, after \d+.*rate 0.001"):
-        fit(dataclasses.replace(experiment, loss=spoiled), folder, Silent())
+        fit(dataclasses.replace(experiment, loss=spoiled), folder, [Silent()])
     found = folder.latest()
     assert found is None or found[0].step < 23
 
@@ -180,7 +180,7 @@ def test_the_unguarded_logarithm_of_document_003_is_caught(
     experiment = rmsprop_vae.experiment(rmsprop_vae.Config(steps=5), sample("mnist"), Seeded(0))
     experiment.model["out_b"].assign(tf.fill([784], 50.0))
     with pytest.raises(TrainingFailed, match=r"step 1 is (inf|nan)"):
-        fit(experiment, checkpoints(tmp_path), Silent())
+        fit(experiment, checkpoints(tmp_path), [Silent()])
 
 
 def test_document_003_survives_saturation_in_double_precision(
@@ -197,7 +197,7 @@ def test_document_004_keeps_log_q_finite_where_a_solve_does_not(
     sample: Callable[[str], Dataset],
 ) -> None:
     """log q(z|x) comes from the drawn noise: with a posterior collapsed to 1e-5 it stays exact."""
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=1))
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=1), Seeded(0).weights())
     posterior_bias = model.encoder.trainable_variables[-1]
     posterior_bias.assign([1e6, 1e6, -200.0, 0.0, -200.0])  # means far out, scales at their floor
     data = sample("mnist")

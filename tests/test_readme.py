@@ -1,0 +1,59 @@
+"""The READMEs: the Python example runs, both languages say the same, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common import datasets
+from common.datasets import Dataset
+from reproductions.tables import READMES
+from tests.conftest import ROOT
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_python_example_runs(
+    name: str,
+    sample: Callable[[str], Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(datasets, "load", lambda name: sample(name))
+    names: dict[str, object] = {}
+    for block in blocks((ROOT / name).read_text(), "python"):
+        exec(compile(block, name, "exec"), names)
+    assert names["losses"].shape == (20, 3)  # type: ignore[attr-defined]
+    assert names["pictures"].shape == (5, 28, 28)  # type: ignore[attr-defined]
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    def commands(name: str) -> list[str]:
+        lines = (ROOT / name).read_text().splitlines()
+        return [
+            line.split("#")[0].strip() for line in lines if re.match(r" {4}(python|pip) ", line)
+        ]
+
+    english, chinese = (commands(name) for name in READMES)
+    assert english == chinese
+    assert len(english) >= 10
+
+
+@pytest.mark.parametrize("path", [*READMES, "CONTRIBUTING.md", "docs/proof.md"])
+def test_links_lead_somewhere(path: str) -> None:
+    source = ROOT / path
+    targets = re.findall(r"\]\(([^)#]+)\)", source.read_text())
+    local = [target for target in targets if "://" not in target]
+    missing = [target for target in local if not (source.parent / Path(target)).exists()]
+    assert missing == []
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    command = "pip install -e '.[test]' && python -m pytest"
+    assert f"    {command}" in (ROOT / "README.md").read_text()
+    assert command in (ROOT / ".ci" / "run").read_text().replace("pip install -q", "pip install")
