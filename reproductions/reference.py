@@ -37,7 +37,7 @@ SEEDS = {
     "conv_vae": 3,
     "elbo_cvae": 1,
     "rmsprop_vae": 10,
-    "tfp_cvae": 2,
+    "tfp_cvae": 1,
 }
 CURVES = ("loss", "last_loss", "val_loss", "test_elbo")  # columns of the history that are kept
 FIRST_STEPS = 20  # whose losses `--renew` makes again
