@@ -85,7 +85,7 @@ def make(port: Any) -> None:
     for path in sorted(runs[0].iterdir()):
         if path.suffix in (".png", ".gif", ".csv", ".json"):
             shutil.copy(path, target / path.name)
-    with np.load(runs[0] / "steps.npz") as steps:
+    with np.load(runs[0] / "steps.npz", allow_pickle=False) as steps:
         first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
     record = json.loads((runs[0] / "run.json").read_text())
     content = {

@@ -25,12 +25,12 @@ from common.runs import CheckpointFolder, read_csv
 from tests.conftest import ROOT
 
 OPTIONS = {
-    "mlp_vae": ["--epochs", "4", "--batch-size", "1000"],
-    "mlp_cvae": ["--epochs", "4", "--batch-size", "1000"],
-    "conv_vae": ["--epochs", "2", "--batch-size", "4000", "--filters", "2"],
+    "mlp_vae": ["--epochs", "20", "--batch-size", "500", "--hidden", "32"],
+    "mlp_cvae": ["--epochs", "20", "--batch-size", "500", "--hidden", "32"],
+    "conv_vae": ["--epochs", "3", "--batch-size", "1000", "--filters", "2"],
     "elbo_cvae": ["--epochs", "2", "--batch-size", "4000", "--latent-dim", "3"],
-    "rmsprop_vae": ["--steps", "400", "--hidden", "32"],
-    "tfp_cvae": ["--epochs", "2", "--batch-size", "4000", "--base-depth", "1"],
+    "rmsprop_vae": ["--steps", "4000", "--hidden", "32"],
+    "tfp_cvae": ["--epochs", "3", "--batch-size", "2000", "--base-depth", "1"],
 }
 # A checkpoint after every call of the graph, so that kills meet many of them.
 EAGER = (

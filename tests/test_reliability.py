@@ -1,0 +1,181 @@
+"""What is promised when things go wrong around a run, see docs/reliability.md."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import datasets, progress
+from common.datasets import Dataset
+from reproductions import mlp_vae
+from tests.conftest import ROOT
+from tests.killing import assert_whole, outcome
+
+SMALL = ["--epochs", "2", "--batch-size", "500", "--hidden", "8"]
+
+
+@pytest.fixture
+def on_sample(
+    tmp_path: Path, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty working folder where commands train on the small sample."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: sample(name))
+    return tmp_path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+def test_a_full_disk_is_one_line_and_harms_no_earlier_run(
+    on_sample: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mlp_vae.main([*SMALL, "--output", "earlier", "--quiet"]) == 0
+    before = outcome(Path("earlier"))
+    assert mlp_vae.main([*SMALL, "--output", str(small_disk / "run"), "--quiet"]) == 1
+    assert "No space left on device" in one_line(capsys.readouterr().err)
+    assert_whole(small_disk / "run")
+    assert outcome(Path("earlier")) == before
+    # With room again, the run goes on where it was.
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    assert mlp_vae.main(["--resume", "--output", str(small_disk / "run"), "--quiet"]) == 0
+    assert outcome(small_disk / "run") == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    on_sample: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert mlp_vae.main([*SMALL, "--output", str(small_disk / "run")]) == 2
+    assert "cannot write to" in one_line(capsys.readouterr().err)
+
+
+def test_the_bar_does_not_touch_the_bits(on_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mlp_vae.main([*SMALL, "--output", "plain", "--quiet"]) == 0
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    assert mlp_vae.main([*SMALL, "--output", "with-bar"]) == 0
+    assert outcome(Path("plain")) == outcome(Path("with-bar"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_names_the_command_to_continue(
+    number: int, tmp_path: Path, whole: Callable[[str], Dataset]
+) -> None:
+    whole("mnist")
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "reproductions.mlp_vae", "--output", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--hidden", "8"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.send_signal(number)
+            break
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    line = one_line(errors)
+    assert "stopped and saved after step" in line
+    assert f"python -m reproductions.mlp_vae --resume --output {folder}" in line
+    assert_whole(folder)
+    assert list((folder / "checkpoints").iterdir())
+
+
+def test_two_runs_at_once_take_a_number_each(tmp_path: Path) -> None:
+    script = (
+        "from common.runs import Run; import time;"
+        " print(Run.create('mlp_vae', {}, None).folder.name); time.sleep(1)"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(4)
+    ]
+    numbers = sorted(process.communicate()[0].strip() for process in processes)
+    assert numbers == ["0001", "0002", "0003", "0004"]
+
+
+def test_a_reader_sees_only_whole_files_while_a_run_writes(
+    tmp_path: Path, whole: Callable[[str], Dataset]
+) -> None:
+    whole("mnist")
+    folder = tmp_path / "run"
+    options = ["--steps", "600", "--hidden", "16", "--quiet"]
+    command = [sys.executable, "-m", "reproductions.rmsprop_vae", "--output", str(folder), *options]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None:
+        if folder.exists():
+            assert_whole(folder)
+        time.sleep(0.05)
+    assert process.returncode == 0
+    assert_whole(folder)
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen"}
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("common/*.py"), *ROOT.glob("reproductions/*.py")], ids=lambda p: p.name
+)
+def test_nothing_that_is_read_is_run(path: Path) -> None:
+    """No pickle, no eval, no shell; NumPy files are opened with allow_pickle=False."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            assert name not in FORBIDDEN_CALLS
+            keywords = {k.arg: k.value for k in node.keywords}
+            assert "shell" not in keywords
+            if name == "np.load":
+                pickles = keywords.get("allow_pickle")
+                assert isinstance(pickles, ast.Constant)
+                assert pickles.value is False
+
+
+def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:
+    """Even under the right name, an object array is refused and the run starts from before."""
+    import hashlib
+    import io
+
+    from common.runs import CheckpointFolder
+
+    content = io.BytesIO()
+    np.savez(content, progress=np.array([object()], dtype=object))
+    digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
+    (tmp_path / f"step-000000001-{digest}.npz").write_bytes(content.getvalue())
+    assert CheckpointFolder(tmp_path, lambda rows: None).latest() is None
