@@ -45,9 +45,7 @@ class Program:
     build: Callable[[Any, Weights, str], Any]  # -> the model
     quick: dict[str, Any]  # settings of a run of about a minute
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
-    figures: Callable[
-        [Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]
-    ]  # by file name
+    figures: Callable[[Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]]
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
 
     @property
@@ -289,8 +287,7 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
     from common.training import fit
 
     record = run.record
-    environment = devices.describe()
-    run.update(environment=environment)
+    run.update(environment=devices.describe())
     config = program.config(**record["config"])
     experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
     if not options.quiet:
@@ -300,9 +297,10 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
         listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
     try:
         progress = fit(experiment, run.checkpoints, listeners)
-    except Interrupted as error:
+        _save(run, program, config, experiment, data, progress)
+    except (Interrupted, KeyboardInterrupt) as error:
         again = f"python -m reproductions.{program.name} --resume --output {run.folder}"
-        raise Interrupted(f"{error}. Continue with: {again}") from error
+        raise Interrupted(f"{error or 'stopped'}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
         where = (
@@ -312,7 +310,6 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
     finally:
         for listener in listeners:
             listener.close()
-    _save(run, program, config, experiment, data, progress)
     if not options.quiet:
         _show_what_was_made(run, program)
 

@@ -64,7 +64,7 @@ class Config:
 
     epochs: int = setting(30, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(100, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of Nadam", 0, 1)
+    learning_rate: float = setting(1e-3, "of Nadam", 1e-12, 1)
     filters: int = setting(16, "half the filters of the first convolution", 2, 512)
     kernel_size: int = setting(3, "pixels along a side of every kernel", 1, 28)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)

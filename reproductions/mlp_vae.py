@@ -75,10 +75,10 @@ class Config:
 
     epochs: int = setting(50, "passes over the 55,000 images", 1, 100_000)
     batch_size: int = setting(128, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of Adam", 0, 1)
+    learning_rate: float = setting(1e-3, "of Adam", 1e-12, 1)
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
-    initial_stddev: float = setting(1e-3, "of the weights at the start", 0, 10)
+    initial_stddev: float = setting(1e-3, "of the weights at the start", 1e-12, 10)
 
 
 # --- Data -----------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Config:
 
     steps: int = setting(3_000, "batches to train on", 1, 10_000_000)
     batch_size: int = setting(64, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of RMSProp", 0, 1)
+    learning_rate: float = setting(1e-3, "of RMSProp", 1e-12, 1)
     hidden: int = setting(512, "units of each hidden layer", 1, 10_000)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
 

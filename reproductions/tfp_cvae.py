@@ -69,7 +69,7 @@ class Config:
 
     epochs: int = setting(15, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(256, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of Adam", 0, 1)
+    learning_rate: float = setting(1e-3, "of Adam", 1e-12, 1)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)

@@ -64,6 +64,7 @@ def complaint(capsys: pytest.CaptureFixture[str], module: str) -> str:
         ["--batch-size", ""],
         ["--batch-size", "many"],
         ["--batch-size"],
+        ["--learning-rate", "0"],
         ["--learning-rate", "nan"],
         ["--learning-rate", "inf"],
         ["--learning-rate", "-0.1"],

@@ -10,6 +10,7 @@ import pytest
 
 from common import datasets
 from common.datasets import Dataset
+from reproductions import tfp_cvae
 from reproductions.tables import READMES
 from tests.conftest import ROOT
 
@@ -22,9 +23,13 @@ def blocks(text: str, language: str) -> list[str]:
 def test_the_python_example_runs(
     name: str,
     sample: Callable[[str], Dataset],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(datasets, "load", lambda name: sample(name))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: sample(name))
+    options = ["--epochs", "1", "--batch-size", "6000", "--base-depth", "1", "--quiet"]
+    assert tfp_cvae.main(options) == 0
     names: dict[str, object] = {}
     for block in blocks((ROOT / name).read_text(), "python"):
         exec(compile(block, name, "exec"), names)
