@@ -52,7 +52,8 @@ def gif(frames: Sequence[Array], captions: Sequence[str]) -> bytes:
     scale = max(1, WIDTH // frames[0].shape[1])
     pictures = [_captioned(f, c, scale) for f, c in zip(frames, captions, strict=True)]
     durations = [FRAME_MS] * (len(pictures) - 1) + [HOLD_MS]
-    return iio.imwrite("<bytes>", pictures, extension=".gif", duration=durations, loop=0, mode="L")
+    duration = durations if len(pictures) > 1 else HOLD_MS  # a list of one is not understood
+    return iio.imwrite("<bytes>", pictures, extension=".gif", duration=duration, loop=0, mode="L")
 
 
 def _captioned(frame: Array, caption: str, scale: int) -> Array:

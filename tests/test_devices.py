@@ -109,6 +109,26 @@ def test_a_failed_import_comes_through_and_stderr_comes_back(
     assert capfd.readouterr().err == "heard"
 
 
+@pytest.mark.parametrize("level", [None, "0", "1", "2", "3"])
+def test_what_an_import_writes_is_heard_only_at_levels_0_and_1(
+    level: str | None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process started by one that has loaded TensorFlow inherits level 2: quiet, too."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+
+    def import_module(name: str) -> ModuleType:
+        os.write(2, b"native chatter")
+        return FakeTensorFlow(0)
+
+    monkeypatch.setattr(devices.importlib, "import_module", import_module)
+    devices.load("chatty")
+    assert capfd.readouterr().err == ("native chatter" if level in ("0", "1") else "")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == (level or "2")
+
+
 # --- The real one ---------------------------------------------------------------------------------
 
 

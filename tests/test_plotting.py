@@ -166,6 +166,7 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
     # Ten classes, ten colours: neighbouring labels never share one.
     assert points.get_cmap().N == 10
     assert len(np.unique(points.to_rgba(np.arange(10)), axis=0)) == 10
+    assert points.get_clim() == (-0.5, 9.5)  # a class's tick stands in the middle of its colour
     assert titles(figure) == ["A title"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
     assert bar.get_ylabel() == "class"
