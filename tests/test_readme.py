@@ -61,4 +61,4 @@ def test_links_lead_somewhere(path: str) -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     command = "pip install -e '.[test]' && python -m pytest"
     assert f"    {command}" in (ROOT / "README.md").read_text()
-    assert command in (ROOT / ".ci" / "run").read_text().replace("pip install -q", "pip install")
+    assert command in (ROOT / ".ci" / "run").read_text()
