@@ -495,7 +495,7 @@ def _try_sources(spec: Spec, cache: Path, quiet: bool, failures: list[str]) -> D
             except Unreadable as error:
                 failures.append(f"{label}: {error}")
     raise _unavailable(
-        f"{spec.title} could not be had. {'; '.join(failures)}. By hand: put"
+        f"{spec.title} could not be had: {'; '.join(failures)}. By hand: put"
         f" {', '.join(part.idx for part in spec.parts)} (plain or .gz), or {spec.name}.npz, into a"
         " folder and name it with --data-dir"
     )

@@ -117,7 +117,9 @@ def curves(run: Path) -> dict[str, Any]:
     record = json.loads((run / "run.json").read_text())
     kept: dict[str, Any] = {name: [row[name] for row in rows] for name in CURVES if name in rows[0]}
     results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
-    return kept | {"results": results, "seconds": record["seconds"]["training"]}
+    # The median round, so that a machine that was busy for a while does not show.
+    seconds = float(np.median([row["seconds"] for row in rows])) * len(rows)
+    return kept | {"results": results, "seconds": seconds}
 
 
 def load_seeds(module: str) -> dict[str, Any]:
