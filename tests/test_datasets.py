@@ -1142,7 +1142,7 @@ def test_a_client_that_cannot_be_started(tmp_path: Path) -> None:
     [
         (
             (
-                "npm error code EAI_AGAIN\nnpm error syscall getaddrinfo\nnpm error errno EAI_AGAIN\n"
+                "npm error code EAI_AGAIN\nnpm error syscall getaddrinfo\n"
                 "npm error request to x failed, reason: getaddrinfo EAI_AGAIN\nnpm error A log"
             ),
             "request to x failed, reason: getaddrinfo EAI_AGAIN",
