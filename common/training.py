@@ -58,13 +58,10 @@ class Experiment:
     round_name: str  # "epoch", or "step" where the document counts steps
     steps_per_call: int  # steps that one call of the graph makes; a stop waits for its end
     frame: Callable[[], Array]  # uint8 [height, width]: a picture for the GIF
-    evaluate: Callable[[int], Row] = lambda round_number: {}  # further columns of the history
-    report: Callable[[Progress], str | None] = lambda progress: (
-        None
-    )  # what the document prints then
-    compile_with_xla: bool = (
-        False  # measured: helps the MLPs, hurts transposed convolutions on a CPU
-    )
+    # After each round: further columns of the history, and what the document prints.
+    evaluate: Callable[[int], Row] = lambda round_number: {}
+    report: Callable[[Progress], str | None] = lambda progress: None
+    compile_with_xla: bool = False  # helps the MLPs, hurts transposed convolutions on a CPU
 
 
 class Trainer:

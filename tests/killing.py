@@ -136,10 +136,10 @@ def is_finished(folder: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", choices=[*OPTIONS, []], default=list(OPTIONS))
+    parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
     parser.add_argument("--kills", type=int, default=10)
     options = parser.parse_args()
-    for module in options.modules:
+    for module in options.modules or OPTIONS:
         with tempfile.TemporaryDirectory() as scratch:
             places = check(module, options.kills, Path(scratch))
         print(f"{module}: {len(places)} kills, the same bits; killed at {', '.join(places)}")
