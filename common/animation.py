@@ -11,6 +11,7 @@ Array = np.ndarray
 FRAME_MS = 200  # how long a frame is shown
 HOLD_MS = 3000  # how long the last one is
 CAPTION_HEIGHT = 22  # pixels
+GREYS = 32  # levels of grey: as good to the eye in a moving picture, and a third of the bytes
 WIDTH = 420  # pixels; smaller frames are magnified by whole numbers up to this
 
 
@@ -64,4 +65,5 @@ def _captioned(frame: Array, caption: str, scale: int) -> Array:
     picture.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST))
     font = ImageFont.load_default(size=13)
     ImageDraw.Draw(picture).text((width // 2, height + 3), caption, 0, font, anchor="ma")
-    return np.asarray(picture)
+    grey = np.rint(np.asarray(picture) / 255 * (GREYS - 1))
+    return np.rint(grey * 255 / (GREYS - 1)).astype(np.uint8)
