@@ -112,7 +112,7 @@ def whole_runs() -> list[list[str]]:
     return [
         [f"`{c.module}`", c.figure, f"{c.ours.mean():.6g} ({len(c.ours)})",
          f"{c.theirs.mean():.6g} ({len(c.theirs)})", f"{c.difference:+.2%}",
-         c.verdict + (f", p = {c.p:.1g}" if c.p is not None else "")]
+         c.verdict + (f", p = {c.p:.2g}" if c.p is not None else "")]
         for c in wholeruns.available()
     ]  # fmt: skip
 

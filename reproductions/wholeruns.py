@@ -3,8 +3,8 @@
 The originals' seeds are in `golden/<document>/full-runs.json`, ours in
 `artifacts/reference/<module>/seeds.json`. Where both sides have enough seeds, two one-sided t-tests
 (Welch) ask whether the means are **equivalent** within a margin that was fixed beforehand, which is
-more than "not significantly different". Where a side has too few, the difference is given in units
-of the spread of the side that has more.
+more than "not significantly different". Where the originals' spread leaves such a test no power,
+the difference is given in units of that spread instead.
 
 #### References
 D. J. Schuirmann. A comparison of the two one-sided tests procedure and the power approach for
@@ -30,6 +30,7 @@ Array = np.ndarray
 MARGIN = 0.02  # of the originals' mean: what a reader of the curves would not notice
 ALPHA = 0.05
 MIN_SEEDS = 3  # a side with fewer has no spread to test with
+POWER = 0.8  # a test that would show equal laws to be equal less often than this is not made
 
 # document: curves as (name in full-runs.json, column of our history, what it is)
 CURVES = {
@@ -87,11 +88,24 @@ class Comparison:
         return float(self.ours.mean() / self.theirs.mean() - 1)
 
     @property
+    def power(self) -> float:
+        """How often the test would show equivalence if our law were theirs, from their spread."""
+        from scipy.stats import t
+
+        seeds = len(self.ours), len(self.theirs)
+        if min(seeds) < MIN_SEEDS:
+            return 0.0
+        error = self.theirs.std(ddof=1) * (1 / seeds[0] + 1 / seeds[1]) ** 0.5
+        degrees = sum(seeds) - 2
+        reach = MARGIN * abs(self.theirs.mean()) / error - t.ppf(1 - ALPHA, degrees)
+        return max(0.0, float(2 * t.cdf(reach, degrees) - 1))
+
+    @property
     def p(self) -> float | None:
-        """The larger p-value of the two one-sided tests; None where a side has too few seeds."""
+        """The larger p-value of the two one-sided tests; None where there are too few seeds."""
         from scipy.stats import ttest_ind
 
-        if min(len(self.ours), len(self.theirs)) < MIN_SEEDS:
+        if self.power < POWER:
             return None
         margin = MARGIN * abs(self.theirs.mean())
         above = ttest_ind(self.ours, self.theirs - margin, equal_var=False, alternative="greater")
@@ -101,7 +115,7 @@ class Comparison:
     @property
     def in_spreads(self) -> float | None:
         """The difference in standard deviations between seeds; None where no side has three."""
-        more = max(self.ours, self.theirs, key=len)
+        more = max(self.theirs, self.ours, key=len)
         if len(more) < MIN_SEEDS:
             return None
         return float((self.ours.mean() - self.theirs.mean()) / more.std(ddof=1))
@@ -231,7 +245,7 @@ HEADER = (
 def as_line(comparison: Comparison) -> str:
     """A comparison as a line of the table."""
     seeds = f"{len(comparison.ours)}:{len(comparison.theirs)}"
-    p = f", p {comparison.p:.1g}" if comparison.p is not None else ""
+    p = f", p {comparison.p:.2g}" if comparison.p is not None else ""
     return (
         f"{comparison.module:12} {comparison.figure:30} {comparison.ours.mean():10.6g} "
         f"{comparison.theirs.mean():10.6g} {comparison.difference:+10.2%} {seeds:>6}  "

@@ -105,7 +105,21 @@ def test_equal_laws_are_equivalent_and_shifted_ones_are_not() -> None:
 
 def test_too_much_noise_is_not_equivalence() -> None:
     draws = np.random.default_rng(1)
-    assert comparison(draws.normal(100, 9, 5), draws.normal(100, 9, 5)).equivalent is False
+    noisy = comparison(draws.normal(100, 9, 5), draws.normal(100, 9, 5))
+    assert noisy.power < wholeruns.POWER
+    assert noisy.equivalent is None
+    noisy_ours = comparison(draws.normal(100, 9, 5), draws.normal(100, 0.5, 5))
+    assert noisy_ours.equivalent is False
+
+
+def test_power_is_how_often_equal_laws_are_shown_to_be_equal() -> None:
+    draws = np.random.default_rng(2)
+    theirs = draws.normal(100, 0.9, 8)
+    expected = comparison(theirs, theirs).power
+    pairs = draws.normal(theirs.mean(), theirs.std(ddof=1), [400, 2, 8])
+    shown = [c.equivalent for c in (comparison(a, b) for a, b in pairs) if c.p is not None]
+    assert expected > 0.8
+    assert np.mean(shown) == pytest.approx(expected, abs=0.1)
 
 
 def test_negative_figures_are_compared_by_size() -> None:
