@@ -339,6 +339,7 @@ class Recorder:
 def run(job: Job) -> dict[str, Any]:
     """Runs a program and returns its part of a recording."""
     os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="2")
+    os.environ.pop("TF2_BEHAVIOR", None)  # a newer TensorFlow sets it for whatever it starts
     tf: Any = importlib.import_module("tensorflow")
     document = DOCUMENTS[job.document]
     if tf.__version__ != document.tensorflow:
