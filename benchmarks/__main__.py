@@ -1,79 +1,273 @@
-"""`python -m benchmarks [module ...]`: what the training loop costs over the bare compiled step.
+"""`python -m benchmarks [module ...]`: milliseconds per training step, beside what else there is.
 
-Both sides are measured in turn within one run, so that the machine's noise hits both alike; the
-table shows medians over the rounds. The bare step is the same compiled function of one batch,
-called from Python on the same images; the loop gathers its batches, draws the noise, and brings
-every loss home.
+For each module: the real training loop; the same compiled step called from Python ("bare"); the
+same model, batch size, loss and optimiser in PyTorch (eager, channels-last, torch.compile) and in
+JAX (a jitted step, lax.scan), where they are installed; and the original program on its own
+TensorFlow, where an environment for it is named. Every side is a process that sleeps between its
+turns; the sides take turns in one run, so the machine's noise hits all alike. Medians over rounds.
+
+The rivals start from our weights, and their first losses must agree with ours: they do the same
+work. They are given their batches ready-made; our loop gathers its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import json
+import os
+import platform
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from common import datasets
-from common.chance import Seeded
-from common.lazy import tf
-from common.training import Trainer
-from reproductions import CATALOGUE
+from benchmarks.worker import MATRIX
+from benchmarks.workload import BATCHES, Workload
+from reproductions import CATALOGUE, program
 
-MODULES = [entry.module for entry in CATALOGUE]
-SECONDS = 2.0  # of each side in each round, about
+MODULES = {entry.module: entry.document for entry in CATALOGUE}
+PYTORCH = ("eager", "channels-last", "compile")
+SECONDS = 1.5  # of each side in each round, about
+SAME = 1e-3  # largest relative difference of a rival's first losses from ours
+HERE = Path(__file__).parent
+
+
+# glibc's malloc keeps what is freed: without this PyTorch gets its large tensors from the kernel anew
+# at every step, and its convolutions take up to twice as long. Ours run as they are.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
+class Side:
+    """A process that steps when it is told to."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
+        self.times: list[float] = []  # seconds per step, one for each round
+        self._process = subprocess.Popen(
+            command,
+            env=os.environ if name.startswith("ours") else os.environ | KEEP_MEMORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: dict[str, Any] = {}
+        self.steps = 1
+
+    def wait_until_ready(self) -> None:
+        """Reads its first line, and finds out how many steps fill a turn.
+
+        Raises:
+          SystemExit: it failed; with the last line of what it said.
+        """
+        line = self._process.stdout.readline()
+        if not line:
+            errors = self._process.communicate()[1].strip().splitlines()
+            raise SystemExit(f"{self.name} failed: {errors[-1] if errors else 'no message'}")
+        self.said = json.loads(line)
+        block = self.said.get("block", 1)
+        seconds = self._turn(block) / block
+        self.steps = max(1, round(SECONDS / (seconds * block))) * block
+
+    def take_turn(self) -> None:
+        """Makes its steps and keeps the time."""
+        self.times.append(self._turn(self.steps) / self.steps)
+
+    def _turn(self, steps: int) -> float:
+        print(steps, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    @property
+    def milliseconds(self) -> float:
+        """Of a step, the median over the rounds."""
+        return statistics.median(self.times) * 1e3
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def main() -> None:
-    """Prints a line for each module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    """Prints what runs where, then a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
+    parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
+    parser.add_argument("--documents", type=Path, help="the folder of the documents' texts")
     options = parser.parse_args()
     for module in options.modules:
         if module not in MODULES:
             parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
-    print(f"{'module':12} {'bare step':>10} {'in the loop':>12} {'loop / bare':>12}")
+    if (options.tf114 or options.tf200) and not options.documents:
+        parser.error("the originals need --documents, too")
+
+    print(machine(), flush=True)
+    rows, details = [], []
     for module in options.modules or MODULES:
-        bare, loop = measure(module, options.rounds)
-        print(f"{module:12} {bare:7.2f} ms {loop:9.2f} ms {loop / bare:12.2f}", flush=True)
+        sides = measure(module, options)
+        rows.append(row(module, sides))
+        details.append(detail(module, sides))
+        print(details[-1], flush=True)
+    print("\n" + "\n".join([*HEADER, *rows]))
 
 
-def measure(module: str, rounds: int) -> tuple[float, float]:
-    """Median milliseconds of a step: bare, and in the loop."""
-    program = importlib.import_module(f"reproductions.{module}").PROGRAM
-    data = datasets.load(program.dataset)
-    config = program.config()
-    trainer = Trainer(program.experiment(config, data, Seeded(0), "float32"))
-    steps = trainer.experiment.steps_per_call
-
-    bare = bare_step(trainer)
-    bare()
-    trainer.run(0, steps)  # compiles
-    calls = max(1, round(SECONDS / seconds(lambda: trainer.run(0, steps))))
-    times: dict[str, list[float]] = {"bare": [], "loop": []}
-    for _ in range(rounds):
-        times["bare"].append(seconds(lambda: [bare() for _ in range(calls * steps)]))
-        times["loop"].append(seconds(lambda: [trainer.run(0, steps) for _ in range(calls)]))
-    per_step = 1e3 / (calls * steps)
-    return statistics.median(times["bare"]) * per_step, statistics.median(times["loop"]) * per_step
+def machine() -> str:
+    """What the figures are of."""
+    names = ["tensorflow", "torch", "jax"]
+    installed = [n for n in names if importlib.util.find_spec(n)]
+    return (
+        f"{processor()}, {os.cpu_count()} threads; Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in installed)
+    )
 
 
-def bare_step(trainer: Trainer) -> Callable[[], object]:
-    """The compiled step on one fixed batch."""
-    experiment = trainer.experiment
-    batch = experiment.batches(0)
-    images, labels = tf.constant(experiment.images[batch]), tf.constant(experiment.labels[batch])
-    eps = tf.constant(experiment.chance.noise(0, (len(batch), experiment.latent_dim)))
-    step = tf.function(trainer._step, jit_compile=experiment.compile_with_xla)
-    return lambda: step(images, labels, eps).numpy()
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def measure(module: str, options: argparse.Namespace) -> dict[str, Side]:
+    """All sides of a module, with their times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workload.npz"
+        workload(module).save(path)
+        sides = {s.name: s for s in start(module, path, Path(folder), options)}
+        try:
+            for side in sides.values():
+                side.wait_until_ready()
+            check(module, sides)
+            for _ in range(options.rounds):
+                for side in sides.values():
+                    side.take_turn()
+        finally:
+            for side in sides.values():
+                side.close()
+    return sides
+
+
+def workload(module: str) -> Workload:
+    """The module's first batches."""
+    from common import datasets
+    from common.chance import Seeded
+
+    port = program(module)
+    data = datasets.load(port.dataset)
+    run = port.experiment(port.config(), data, Seeded(0), "float32")
+    batches = [run.batches(i) for i in range(BATCHES)]
+    return Workload(
+        module,
+        [run.images[batch] for batch in batches],
+        [run.labels[batch] for batch in batches],
+        [run.chance.noise(i, (len(b), run.latent_dim)) for i, b in enumerate(batches)],
+        [variable.numpy() for variable in run.variables],
+    )
+
+
+def start(module: str, path: Path, folder: Path, options: argparse.Namespace) -> list[Side]:
+    """Starts the processes."""
+    wanted = [("ours", "loop"), ("ours", "bare"), ("peak", "numpy"), ("peak", "tensorflow")]
+    if importlib.util.find_spec("torch"):
+        wanted += [("pytorch", variant) for variant in PYTORCH]
+    if importlib.util.find_spec("jax"):
+        # In a scan XLA's convolutions run on one thread, ten times slower.
+        convolutional = module in ("conv_vae", "elbo_cvae", "tfp_cvae")
+        wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
+    worker = [sys.executable, "-m", "benchmarks.worker"]
+    sides = [Side(f"{side} {v}", [*worker, side, v, str(path)]) for side, v in wanted]
+    document = MODULES[module]
+    python = options.tf200 if document == "002" else options.tf114
+    if python and "§3" not in document:
+        sides.append(Side("original", original(python, document[:3], folder, options.documents)))
+    return sides
+
+
+def original(python: str, number: str, folder: Path, documents: Path) -> list[str]:
+    """The command that runs an original program at our pace."""
+    import numpy as np
+
+    from common import datasets
+
+    data = datasets.load("fashion_mnist" if number == "001" else "mnist")
+    name = "fashion_mnist" if number == "001" else "mnist"
+    arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
+    names = ("x_train", "y_train", "x_test", "y_test")
+    np.savez(folder / f"{name}.npz", **dict(zip(names, arrays, strict=True)))
+    text = next(documents.glob(f"{number}_*.txt"))
+    return [python, str(HERE / "original.py"), number, str(text), str(folder)]
+
+
+def check(module: str, sides: dict[str, Side]) -> None:
+    """Every rival must compute what we compute."""
+    ours = sides["ours loop"].said["losses"]
+    for side in sides.values():
+        for mine, theirs in zip(ours, side.said.get("losses", ours), strict=True):
+            if not abs(theirs / mine - 1) <= SAME:
+                raise SystemExit(f"{module}: {side.name} has a loss of {theirs}, not {mine}")
+
+
+# --- Showing --------------------------------------------------------------------------------------
+
+HEADER = [
+    "| module | ms per step | over the bare step | GFLOP | of the peak | × PyTorch's best |"
+    " × JAX's best | × the original |",
+    "|---|---|---|---|---|---|---|---|",
+]
+
+
+def best(sides: dict[str, Side], name: str) -> Side | None:
+    """The fastest side whose name begins so."""
+    found = [side for side in sides.values() if side.name.startswith(name)]
+    return min(found, key=lambda side: side.milliseconds) if found else None
+
+
+def row(module: str, sides: dict[str, Side]) -> str:
+    """A line of the table."""
+    loop, bare = sides["ours loop"].milliseconds, sides["ours bare"].milliseconds
+    cells = [f"`{module}`", f"{loop:.2f}", f"{loop / bare - 1:+.0%}"]
+    flops = next((s.said["flops"] for s in sides.values() if "flops" in s.said), None)
+    peak = 2 * MATRIX**3 / (best(sides, "peak").milliseconds * 1e-3)  # per second
+    cells += (
+        ["–", "–"] if flops is None else [f"{flops / 1e9:.2f}", f"{flops / (loop * 1e-3) / peak:.0%}"]
+    )
+    for name in ("pytorch", "jax", "original"):
+        side = best(sides, name)
+        cells.append("–" if side is None else f"{side.milliseconds / loop:.2f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def detail(module: str, sides: dict[str, Side]) -> str:
+    """Every side's median and range, and the peak."""
+    parts = [
+        f"{s.name} {s.milliseconds:.2f} ({min(s.times) * 1e3:.2f} to {max(s.times) * 1e3:.2f})"
+        for s in sides.values()
+        if not s.name.startswith("peak")
+    ]
+    gflops = [
+        f"{s.name} {2 * MATRIX**3 / s.milliseconds / 1e6:.0f} GFLOP/s"
+        for s in sides.values()
+        if s.name.startswith("peak")
+    ]
+    return f"{module}, ms per step: {'; '.join(parts)}; {', '.join(gflops)}"
 
 
 if __name__ == "__main__":

@@ -198,15 +198,14 @@ class LegacyNadam(_Slots):
         t = tf.cast(self.iterations + 1, self.dtype)
         mu, mu_next = self._mu(t), self._mu(t + 1)
         product = self.mu_product * mu
+        of_gradient, of_m = (1.0 - mu) / (1.0 - product), mu_next / (1.0 - product * mu_next)
         beta2_power = tf.pow(tf.constant(self.beta2, self.dtype), t)
         for variable, (m, v), gradient in zip(self.variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
             m.assign(self.beta1 * m + (1.0 - self.beta1) * gradient)
             v.assign(self.beta2 * v + (1.0 - self.beta2) * tf.square(gradient))
-            m_bar = (1.0 - mu) * gradient / (1.0 - product) + mu_next * m / (
-                1.0 - product * mu_next
-            )
+            m_bar = of_gradient * gradient + of_m * m
             v_hat = v / (1.0 - beta2_power)
             variable.assign_sub(self.learning_rate * m_bar / (tf.sqrt(v_hat) + self.epsilon))
         self.mu_product.assign(product)

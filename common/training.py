@@ -82,7 +82,8 @@ class Trainer:
             ],
         )
 
-    def _step(self, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+    def step(self, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+        """One step on a batch: [loss, mean reconstruction, mean KL], from before its update."""
         experiment = self.experiment
         with tf.GradientTape() as tape:
             losses = experiment.loss(images, labels, tf.cast(eps, experiment.dtype))
@@ -100,7 +101,7 @@ class Trainer:
         results = tf.TensorArray(self.experiment.dtype, size=steps, element_shape=[3])
         for i in tf.range(steps):
             batch = indices[i]
-            result = self._step(tf.gather(images, batch), tf.gather(labels, batch), eps[i])
+            result = self.step(tf.gather(images, batch), tf.gather(labels, batch), eps[i])
             results = results.write(i, result)
         return results.stack()
 

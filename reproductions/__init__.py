@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from common.cli import Program
 
 
 class Entry(NamedTuple):
@@ -31,3 +35,8 @@ UNRECORDED = {
     "mlp_cvae": "described without a program; proved against mlp_vae by tests/test_mlp_cvae.py"
 }
 RECORDED = {e.document.split()[0]: e.module for e in CATALOGUE if e.module not in UNRECORDED}
+
+
+def program(module: str) -> Program:
+    """The program of a module of the catalogue, which is imported here and not before."""
+    return importlib.import_module(f"reproductions.{module}").PROGRAM

@@ -13,7 +13,6 @@ date. Otherwise the runs have to be made again.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import sys
@@ -27,7 +26,7 @@ from common.cli import OneLineParser, run_command
 from common.errors import Failure, VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
-from reproductions import GOLDEN, RECORDED
+from reproductions import GOLDEN, RECORDED, program
 
 REFERENCE = Path("artifacts") / "reference"
 RUNS = Path("artifacts") / "runs" / "reference"  # the whole runs, with weights; not committed
@@ -67,11 +66,6 @@ def _reference(argv: Sequence[str]) -> None:
             parser.error(f"no module {module!r}: choose from {', '.join(SEEDS)}")
     for module in options.modules or SEEDS:
         (renew if options.renew else make)(program(module))
-
-
-def program(module: str) -> Any:
-    """A module's Program."""
-    return importlib.import_module(f"reproductions.{module}").PROGRAM
 
 
 def make(port: Any) -> None:

@@ -1,0 +1,70 @@
+"""The original program as a side of the benchmark, on the TensorFlow that it was written for.
+
+    python3.7 original.py DOCUMENT TEXT DATA
+
+Speaks as `worker.py` does. The program runs as for a recording (reproductions/golden/record.py),
+which stops it after each turn's last step until the next turn. Stands alone, for Python 3.7.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproductions" / "golden"))
+
+import record  # noqa: E402
+
+MOST_STEPS = 3000  # that the benchmark can ask for
+replies = os.fdopen(os.dup(1), "w")  # the program prints too
+WARM_UP = 2
+
+
+class Paced(record.Recorder):
+    """Makes as many steps as a line on stdin says, then waits for the next line."""
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.left = WARM_UP
+        self.clocked = 0
+        self.began = None
+
+    def step(self, loss, read):
+        """Counts a step that was done; at the end of a turn it reports and waits."""
+        float(loss)
+        self._noise = next(self._noise_stream)
+        self.left -= 1
+        if self.left == self.clocked:
+            self.began = time.perf_counter()
+        if self.left:
+            return
+        said = repr(time.perf_counter() - self.began) if self.clocked else "{}"
+        print(said, file=replies, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(0)
+        self.clocked = int(line)
+        self.left = self.clocked + -(-self.clocked // 4)  # the first ones are not clocked
+
+
+def main():
+    """Runs the program of a document at the pace of stdin."""
+    number, text, data = sys.argv[1:]
+    os.dup2(2, 1)
+    document = record.DOCUMENTS[number]
+    program = document.program(Path(text).read_text(encoding="utf-8"))
+    record.Recorder = Paced
+    record.run(
+        record.Job(
+            program=record.with_changes(program, document.changes),
+            document=number,
+            data=Path(data),
+            seed=9102,
+            steps=MOST_STEPS if document.latent_dim == 2 else MOST_STEPS // 4,
+            precision="float32",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
