@@ -36,8 +36,8 @@ SAME = 1e-3  # largest relative difference of a rival's first losses from ours
 HERE = Path(__file__).parent
 
 
-# glibc's malloc keeps what is freed: without this PyTorch gets its large tensors from the kernel anew
-# at every step, and its convolutions take up to twice as long. Ours run as they are.
+# glibc's malloc keeps what is freed: without this PyTorch gets its large tensors from the kernel
+# anew at every step, and its convolutions take up to twice as long. Ours run as they are.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -247,7 +247,9 @@ def row(module: str, sides: dict[str, Side]) -> str:
     flops = next((s.said["flops"] for s in sides.values() if "flops" in s.said), None)
     peak = 2 * MATRIX**3 / (best(sides, "peak").milliseconds * 1e-3)  # per second
     cells += (
-        ["–", "–"] if flops is None else [f"{flops / 1e9:.2f}", f"{flops / (loop * 1e-3) / peak:.0%}"]
+        ["–", "–"]
+        if flops is None
+        else [f"{flops / 1e9:.2f}", f"{flops / (loop * 1e-3) / peak:.0%}"]
     )
     for name in ("pytorch", "jax", "original"):
         side = best(sides, name)

@@ -25,7 +25,9 @@ def closed_form_kl(z_mean: Array, z_log_var: Array) -> Array:
 
 def conv(x: Array, w: Array, b: Array, stride: int, padding: str = "SAME") -> Array:
     layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=layout) + b
+    return (
+        jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=layout) + b
+    )
 
 
 def conv_transpose(x: Array, w: Array, b: Array, stride: int, padding: str = "SAME") -> Array:

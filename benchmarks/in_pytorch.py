@@ -1,8 +1,8 @@
 """The six models in PyTorch, for a comparison of speed.
 
-They start from our weights. TensorFlow pads a strided "same" convolution on the right only, and
-PyTorch on both sides alike; on images turned by half a turn, with kernels turned likewise, PyTorch's
-padding computes what TensorFlow's does, without an extra copy. So the images come in turned.
+They start from our weights. TensorFlow pads a strided "same" convolution more on the right, PyTorch
+more on the left; on images turned by half a turn, with kernels turned likewise, PyTorch's padding
+computes what TensorFlow's does, without an extra copy. So the images come in turned.
 """
 
 from __future__ import annotations

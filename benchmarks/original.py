@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproductions" / "golden"))
 
-import record  # noqa: E402
+import record
 
 MOST_STEPS = 3000  # that the benchmark can ask for
 replies = os.fdopen(os.dup(1), "w")  # the program prints too

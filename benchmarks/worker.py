@@ -3,8 +3,8 @@
     python -m benchmarks.worker SIDE VARIANT WORKLOAD
 
 On stdout it says in a line of JSON that it is ready, with its first losses; for each line on stdin,
-a number of steps, it answers with the seconds that they took, after some unclocked ones. Between its
-turns it sleeps.
+a number of steps, it answers with the seconds that they took, after some unclocked ones. Between
+its turns it sleeps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Run = Callable[[int], Any]  # makes n steps
 
 
 def ours(load: Workload, variant: str) -> tuple[Run, dict[str, Any]]:
-    """"loop": what a run does. "bare": the compiled step alone, on one batch."""
+    """ "loop": what a run does. "bare": the compiled step alone, on one batch."""
     from common import datasets
     from common.chance import Seeded
     from common.lazy import tf

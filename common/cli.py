@@ -33,6 +33,11 @@ def setting(default: Any, text: str, at_least: float, at_most: float) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def choice(options: Sequence[str], text: str) -> Any:
+    """A named variant, as a field of a Config; the first option is the document's."""
+    return field(default=options[0], metadata={"text": text, "options": options})
+
+
 @dataclass(frozen=True)
 class Program:
     """What a module hands over to become a command."""
@@ -40,6 +45,7 @@ class Program:
     name: str  # of the module
     document: str  # number and section
     dataset: str  # "mnist" or "fashion_mnist"
+    likelihood: str  # what `reconstruction` is one of: a key of common.evaluation.LIKELIHOODS
     summary: str  # one line, for --help
     config: type  # the module's Config
     build: Callable[[Any, Weights, str], Any]  # -> the model
@@ -47,6 +53,8 @@ class Program:
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
     figures: Callable[[Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]]
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
+    # Conditional models: (model, digit, standard normal codes) -> pictures.
+    draw: Callable[[Any, int, Any], Any] | None = None
 
     @property
     def source_digest(self) -> str:
@@ -74,6 +82,35 @@ class Program:
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
         return model
+
+    def reopen(self, folder: str | Path, data: Dataset) -> Experiment:
+        """The experiment of a finished run, with its trained weights.
+
+        Args:
+          folder: of the run.
+          data: the module's data set.
+
+        Raises:
+          BadInput: there is no finished run of this module.
+        """
+        from common.chance import Seeded
+        from common.runs import read_finished
+
+        record, weights = read_finished(self.name, Path(folder))
+        config = self.config(**record["config"])
+        experiment = self.experiment(config, data, Seeded(record["seed"]), record["dtype"])
+        for variable, value in zip(experiment.variables, weights, strict=True):
+            variable.assign(value)
+        return experiment
+
+    def evaluate(self, run: Experiment, data: Dataset, **sizes: Any) -> dict[str, Any]:
+        """The figures of a trained model, see `common.evaluation`; `sizes` go to `evaluate`."""
+        from common import evaluation
+
+        figures = evaluation.evaluate(run, data, self.likelihood, **sizes)
+        if self.draw:
+            figures["wanted_digits"] = evaluation.wanted_digits(run, data, self.draw)
+        return figures
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command; returns its exit code."""
@@ -133,6 +170,14 @@ def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
     fields = dataclasses.fields(program.config)
     hints = typing.get_type_hints(program.config)
     for item in fields:
+        if "options" in item.metadata:
+            settings.add_argument(
+                f"--{item.name.replace('_', '-')}",
+                choices=item.metadata["options"],
+                default=argparse.SUPPRESS,
+                help=f"{item.metadata['text']} (default: {item.default})",
+            )
+            continue
         kind = _number_type(hints[item.name])
         default = "" if item.default is None else f" (default: {item.default})"
         settings.add_argument(
@@ -340,9 +385,16 @@ def _save(
     captions = [f"{c} (quick run)" if run.record["quick"] else c for c in captions]
     run.write("training.gif", animation.gif(progress.frames, ["before training", *captions]))
     results |= {f"final_{k}": v for k, v in progress.rows[-1].items() if k != "seconds"}
+    drawn = time.monotonic()
+    evaluation = program.evaluate(experiment, data)
     run.finish(
         results=results,
-        seconds={"training": progress.seconds, "pictures": time.monotonic() - began},
+        evaluation=evaluation,
+        seconds={
+            "training": progress.seconds,
+            "pictures": drawn - began,
+            "evaluation": time.monotonic() - drawn,
+        },
     )
 
 
@@ -357,6 +409,12 @@ def _show_what_was_made(run: Run, program: Program) -> None:
     for name, value in run.record["results"].items():
         if not name.startswith("final_") and isinstance(value, float):
             print(f"{name}: {value:,.6g}")
+    wanted = run.record["evaluation"].get("wanted_digits")
+    if wanted:
+        print(
+            f"Asked for a digit, it drew that digit {wanted['share']:.0%} of the time, says a"
+            " classifier. Why, and what helps: docs/quirks.md"
+        )
     print(f"made in {run.folder}:")
     for path in sorted(run.folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):

@@ -5,12 +5,13 @@ slots, another momentum schedule. In double precision two more facts show (found
 originals): the TF1 optimisers and `tf.keras`'s Adam keep their hyper-parameters as float32 and cast
 them up, and TF1's Adam keeps the powers of its betas as running products in float32.
 
-The update itself is done by TensorFlow's own kernels where the originals called them.
+Adam's update is done by TensorFlow's own kernel, as it was in the originals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from common.lazy import tf
@@ -79,18 +80,23 @@ class TF1Adam(_Slots):
 
 
 class KerasAdam(_Slots):
-    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`."""
+    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`.
+
+    `rates` gives variables, by their position, learning rates of their own.
+    """
 
     def __init__(
         self,
         variables: Sequence[Any],
         learning_rate: float,
+        rates: Mapping[int, float] = MappingProxyType({}),
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[0.0, 0.0])
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.rates = rates
         self.iterations = tf.Variable(0, dtype=tf.int64)
         self.state += [self.iterations]
 
@@ -102,6 +108,7 @@ class KerasAdam(_Slots):
             beta1_power=tf.pow(self._float32(self.beta1), t),
             beta2_power=tf.pow(self._float32(self.beta2), t),
             epsilon=tf.constant(self.epsilon, self.dtype),
+            rates=self.rates,
         )
         self.iterations.assign_add(1)
 
@@ -113,9 +120,12 @@ def _apply_adam(
     beta1_power: tf.Tensor,
     beta2_power: tf.Tensor,
     epsilon: tf.Tensor,
+    rates: Mapping[int, float] = MappingProxyType({}),
 ) -> None:
     """The kernel that both Adams called."""
-    for variable, (m, v), gradient in zip(adam.variables, adam.slots, gradients, strict=True):
+    for i, (variable, (m, v), gradient) in enumerate(
+        zip(adam.variables, adam.slots, gradients, strict=True)
+    ):
         if gradient is None:
             continue
         tf.raw_ops.ResourceApplyAdam(
@@ -124,7 +134,7 @@ def _apply_adam(
             v=v.handle,
             beta1_power=beta1_power,
             beta2_power=beta2_power,
-            lr=adam._float32(adam.learning_rate),
+            lr=adam._float32(rates.get(i, adam.learning_rate)),
             beta1=adam._float32(adam.beta1),
             beta2=adam._float32(adam.beta2),
             epsilon=epsilon,
@@ -136,6 +146,9 @@ class TF1RMSProp(_Slots):
     """`tf.train.RMSPropOptimizer` of TF 1.14: the mean square **starts at ones**, epsilon 1e-10.
 
     ms += (1 - decay) (g^2 - ms);  var -= lr g / sqrt(ms + epsilon)
+
+    TensorFlow's kernel also keeps a momentum slot, which without momentum costs two passes over the
+    memory for nothing: hence written out.
     """
 
     def __init__(
@@ -146,25 +159,17 @@ class TF1RMSProp(_Slots):
         epsilon: float = 1e-10,
         initial_mean_square: float = 1.0,
     ) -> None:
-        super().__init__(variables, learning_rate, starts=[initial_mean_square, 0.0])
+        super().__init__(variables, learning_rate, starts=[initial_mean_square])
         self.decay, self.epsilon = decay, epsilon
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        for variable, (ms, mom), gradient in zip(
-            self.variables, self.slots, gradients, strict=True
-        ):
+        rate, decay, epsilon = map(self._float32, (self.learning_rate, self.decay, self.epsilon))
+        for variable, (ms,), gradient in zip(self.variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
-            tf.raw_ops.ResourceApplyRMSProp(
-                var=variable.handle,
-                ms=ms.handle,
-                mom=mom.handle,
-                lr=self._float32(self.learning_rate),
-                rho=self._float32(self.decay),
-                momentum=tf.zeros([], self.dtype),
-                epsilon=self._float32(self.epsilon),
-                grad=gradient,
-            )
+            mean_square = ms + (1 - decay) * (tf.square(gradient) - ms)
+            variable.assign_sub(rate * gradient / tf.sqrt(mean_square + epsilon))
+            ms.assign(mean_square)
 
 
 class LegacyNadam(_Slots):

@@ -36,6 +36,19 @@ class Losses(NamedTuple):
     kl: tf.Tensor  # [batch], nats per image
 
 
+class Posterior(NamedTuple):
+    """q(z|x), a Gaussian, and the mean of its prior, whose variance is 1."""
+
+    z_mean: tf.Tensor  # [batch, latent]
+    scale_tril: tf.Tensor  # [batch, latent, latent], lower triangular
+    prior_mean: tf.Tensor  # [batch, latent]
+
+    @staticmethod
+    def diagonal(z_mean: tf.Tensor, z_log_var: tf.Tensor) -> Posterior:
+        """The posterior of most documents: independent units, a standard normal prior."""
+        return Posterior(z_mean, tf.linalg.diag(tf.exp(z_log_var / 2)), tf.zeros_like(z_mean))
+
+
 LossFunction = Callable[[Any, Any, Any], Losses]  # (images uint8, labels uint8, eps) -> Losses
 
 
@@ -47,6 +60,7 @@ class Experiment:
     variables: Sequence[Any]  # in the document's order
     optimizer: Optimizer
     loss: LossFunction
+    posterior: Callable[[Any, Any], Posterior]  # of (images uint8, labels uint8)
     chance: Chance
     batches: Batches
     images: Array  # uint8 [n, 28, 28], the training set
@@ -182,9 +196,12 @@ class Evaluator:
         )
 
 
-def in_batches(function: Callable[[Any], Any], array: Array, batch_size: int = 1000) -> Array:
-    """Applies `function` to `array` a batch at a time; the results, concatenated."""
-    parts = [function(array[i : i + batch_size]) for i in range(0, len(array), batch_size)]
+def in_batches(function: Callable[..., Any], *arrays: Array, batch_size: int = 1000) -> Array:
+    """Applies `function` to `arrays` a batch at a time; the results, concatenated."""
+    parts = [
+        function(*(array[i : i + batch_size] for array in arrays))
+        for i in range(0, len(arrays[0]), batch_size)
+    ]
     return np.concatenate([np.asarray(part) for part in parts])
 
 

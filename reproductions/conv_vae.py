@@ -49,9 +49,10 @@ from common.animation import tile, to_uint8
 from common.chance import Chance, Weights, assign_glorot
 from common.cli import Program, setting
 from common.datasets import Dataset
+from common.evaluation import z_means
 from common.lazy import keras, tf
 from common.optimizers import LegacyNadam
-from common.training import Evaluator, Experiment, Losses, Progress, Row, in_batches
+from common.training import Evaluator, Experiment, Losses, Posterior, Progress, Row, in_batches
 
 Array = np.ndarray
 
@@ -171,6 +172,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         variables=model.variables,
         optimizer=LegacyNadam(model.variables, config.learning_rate),
         loss=batch_loss,
+        posterior=lambda images, _: Posterior.diagonal(*model.encoder(inputs(images, dtype))),
         chance=chance,
         batches=batches,
         images=data.train_images,
@@ -201,7 +203,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     model = run.model
     quantiles = plotting.normal_quantiles(15)
     manifold = decode(model, plotting.grid_codes(quantiles, quantiles))
-    z_mean = in_batches(lambda part: model.encoder(inputs(part, run.dtype))[0], data.test_images)
+    z_mean = z_means(run, data.test_images, data.test_labels)
     shown = data.test_images[:30]
     return {
         "latent.png": plotting.latent_scatter(
@@ -227,6 +229,7 @@ PROGRAM = Program(
     name="conv_vae",
     document="001",
     dataset="fashion_mnist",
+    likelihood="grey",
     summary="Convolutional VAE of Fashion-MNIST with the legacy Nadam, by Keras",
     config=Config,
     build=build,

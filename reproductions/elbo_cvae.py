@@ -51,7 +51,7 @@ from common.cli import Program, setting
 from common.datasets import Dataset
 from common.lazy import keras, tf
 from common.optimizers import KerasAdam
-from common.training import Evaluator, Experiment, Losses, Progress, Row, in_batches
+from common.training import Evaluator, Experiment, Losses, Posterior, Progress, Row, in_batches
 
 Array = np.ndarray
 
@@ -189,6 +189,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         variables=model.variables,
         optimizer=KerasAdam(model.variables, config.learning_rate),
         loss=batch_loss,
+        posterior=lambda images, _: Posterior.diagonal(*encode(model, inputs(images, dtype))),
         chance=chance,
         batches=batches,
         images=data.train_images,
@@ -273,6 +274,7 @@ PROGRAM = Program(
     name="elbo_cvae",
     document="002",
     dataset="mnist",
+    likelihood="binarised",
     summary="Convolutional VAE of binarised MNIST on a Monte-Carlo ELBO, by GradientTape",
     config=Config,
     build=build,

@@ -49,11 +49,12 @@ import numpy as np
 from common import plotting
 from common.animation import tile, to_uint8
 from common.chance import Chance, Weights
-from common.cli import Program, setting
+from common.cli import Program, choice, setting
 from common.datasets import Dataset
+from common.evaluation import z_means
 from common.lazy import tf
 from common.optimizers import TF1Adam
-from common.training import Experiment, Losses, Progress, in_batches
+from common.training import Experiment, Losses, Posterior, Progress, in_batches
 
 Array = np.ndarray
 Model = dict[str, Any]  # the document's `weights`: name -> tf.Variable, in its order
@@ -76,6 +77,7 @@ class Config:
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
     initial_stddev: float = setting(1e-3, "of the weights at the start", 1e-12, 10)
+    objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
     digit: int = setting(8, "the digit whose manifold is drawn", 0, 9)
 
 
@@ -136,7 +138,7 @@ def decode(model: Model, z: Any, y: Any) -> tf.Tensor:
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "document") -> Losses:
     """The cost of a batch, as in §2.
 
     Args:
@@ -144,6 +146,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
       images: uint8 [batch, 28, 28].
       labels: uint8 [batch].
       eps: standard normal noise [batch, 2].
+      objective: "document", or "elbo" for the mean of reconstruction + kl.
     """
     x, y = inputs(images, labels, eps.dtype)
     z_mean, z_log_var = encode(model, x, y)
@@ -152,6 +155,8 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     reconstruction = 0.5 * tf.reduce_sum(tf.square(x_decoded - x), axis=1)
     kl = -0.5 * tf.reduce_sum(1 + z_log_var - tf.square(z_mean) - tf.exp(z_log_var), axis=1)
     cost = tf.reduce_mean(tf.reduce_sum(reconstruction) + kl)  # a sum and a mean: quirk 1
+    if objective == "elbo":
+        cost = tf.reduce_mean(reconstruction + kl)
     return Losses(cost, reconstruction, kl)
 
 
@@ -168,7 +173,8 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         model=model,
         variables=variables,
         optimizer=TF1Adam(variables, config.learning_rate),
-        loss=partial(loss, model),
+        loss=partial(loss, model, objective=config.objective),
+        posterior=lambda *batch: Posterior.diagonal(*encode(model, *inputs(*batch, dtype))),
         chance=chance,
         batches=batches,
         images=images,
@@ -213,6 +219,11 @@ def pictures_of(model: Model, z: Array, digits: Array, dtype: str) -> Array:
     return flat.reshape(*z.shape[:-1], 28, 28)
 
 
+def sample(model: Model, digit: int, z: Array) -> Array:
+    """Pictures [..., 28, 28] of a digit from codes z [..., 2]."""
+    return pictures_of(model, z, np.array(digit), model["w1"].dtype.name)
+
+
 def frame_maker(model: Model, codes: Array, dtype: str) -> Callable[[], Array]:
     """For the GIF: the codes [rows, 1, 2] as each of the ten digits, a column for each."""
     z = np.broadcast_to(codes, (len(codes), CLASSES, codes.shape[-1]))
@@ -227,10 +238,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     eps = run.chance.codes("sheet", (1, 12, config.latent_dim))
     z = np.broadcast_to(eps, (CLASSES, *eps.shape[1:]))
     labels = data.test_labels
-    xy = np.concatenate([data.test_images.reshape(-1, PIXELS), labels[:, np.newaxis]], axis=1)
-    z_mean = in_batches(
-        lambda part: encode(model, *inputs(part[:, :PIXELS], part[:, PIXELS], dtype))[0], xy
-    )
+    z_mean = z_means(run, data.test_images, labels)
     shown = data.test_images[:30]
     return {
         f"manifold-{config.digit}.png": plotting.manifold(
@@ -263,6 +271,7 @@ PROGRAM = Program(
     name="mlp_cvae",
     document="000 §3",
     dataset="mnist",
+    likelihood="gaussian",
     summary="VAE of dense layers that is told the label, by TF1 placeholders",
     config=Config,
     build=build,
@@ -270,6 +279,7 @@ PROGRAM = Program(
     experiment=experiment,
     figures=figures,
     results=results,
+    draw=sample,
 )
 main = PROGRAM.main
 

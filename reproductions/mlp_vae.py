@@ -53,11 +53,12 @@ import numpy as np
 from common import plotting
 from common.animation import tile, to_uint8
 from common.chance import Chance, Weights
-from common.cli import Program, setting
+from common.cli import Program, choice, setting
 from common.datasets import Dataset
+from common.evaluation import z_means
 from common.lazy import tf
 from common.optimizers import TF1Adam
-from common.training import Experiment, Losses, Progress, in_batches
+from common.training import Experiment, Losses, Posterior, Progress, in_batches
 
 Array = np.ndarray
 Model = dict[str, Any]  # the document's `weights`: name -> tf.Variable, in its order
@@ -79,6 +80,7 @@ class Config:
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
     initial_stddev: float = setting(1e-3, "of the weights at the start", 1e-12, 10)
+    objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ def decode(model: Model, z: Any) -> tf.Tensor:
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "document") -> Losses:
     """The document's cost of a batch.
 
     Args:
@@ -145,6 +147,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
       images: uint8 [batch, 28, 28].
       labels: not used.
       eps: standard normal noise [batch, 2].
+      objective: "document", or "elbo" for the mean of reconstruction + kl.
     """
     x = inputs(images, eps.dtype)
     z_mean, z_log_var = encode(model, x)
@@ -153,6 +156,8 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     reconstruction = 0.5 * tf.reduce_sum(tf.square(x_decoded - x), axis=1)
     kl = -0.5 * tf.reduce_sum(1 + z_log_var - tf.square(z_mean) - tf.exp(z_log_var), axis=1)
     cost = tf.reduce_mean(tf.reduce_sum(reconstruction) + kl)  # a sum and a mean: quirk 1
+    if objective == "elbo":
+        cost = tf.reduce_mean(reconstruction + kl)
     return Losses(cost, reconstruction, kl)
 
 
@@ -169,7 +174,8 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         model=model,
         variables=variables,
         optimizer=TF1Adam(variables, config.learning_rate),
-        loss=partial(loss, model),
+        loss=partial(loss, model, objective=config.objective),
+        posterior=lambda images, _: Posterior.diagonal(*encode(model, inputs(images, dtype))),
         chance=chance,
         batches=batches,
         images=images,
@@ -222,7 +228,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     model = run.model
     quantiles = plotting.normal_quantiles(15)
     manifold = pictures_of(model, plotting.grid_codes(quantiles, quantiles), run.dtype)
-    z_mean = in_batches(lambda part: encode(model, inputs(part, run.dtype))[0], data.test_images)
+    z_mean = z_means(run, data.test_images, data.test_labels)
     shown = data.test_images[:30]
     return {
         "manifold.png": plotting.manifold(
@@ -249,6 +255,7 @@ PROGRAM = Program(
     name="mlp_vae",
     document="000 §2",
     dataset="mnist",
+    likelihood="gaussian",
     summary="VAE of dense layers with squared error, by TF1 placeholders",
     config=Config,
     build=build,

@@ -54,9 +54,10 @@ from common.animation import tile, to_uint8
 from common.chance import Chance, Weights
 from common.cli import Program, setting
 from common.datasets import Dataset
+from common.evaluation import z_means
 from common.lazy import tf
 from common.optimizers import TF1RMSProp
-from common.training import Experiment, Losses, Progress, in_batches
+from common.training import Experiment, Losses, Posterior, Progress, in_batches
 
 Array = np.ndarray
 Model = dict[str, Any]  # the document's `weights` and `biases`: name -> tf.Variable, in its order
@@ -166,6 +167,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         variables=variables,
         optimizer=TF1RMSProp(variables, config.learning_rate),
         loss=partial(loss, model),
+        posterior=lambda images, _: Posterior.diagonal(*encode(model, inputs(images, dtype))),
         chance=chance,
         batches=chance.batches(len(images), config.batch_size, tail="carry"),
         images=images,
@@ -210,7 +212,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     """The document's manifold, and what else its reader wants to see."""
     model = run.model
     manifold = pictures_of(model, plotting.grid_codes(GRID, GRID), run.dtype)
-    z_mean = in_batches(lambda part: encode(model, inputs(part, run.dtype))[0], data.test_images)
+    z_mean = z_means(run, data.test_images, data.test_labels)
     shown = data.test_images[:30]
     return {
         "manifold.png": plotting.manifold(
@@ -237,6 +239,7 @@ PROGRAM = Program(
     name="rmsprop_vae",
     document="003",
     dataset="mnist",
+    likelihood="grey",
     summary="VAE of tanh layers with RMSProp, by TF1 placeholders",
     config=Config,
     build=build,

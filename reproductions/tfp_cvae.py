@@ -48,11 +48,12 @@ import numpy as np
 from common import plotting
 from common.animation import tile, to_uint8
 from common.chance import Chance, Weights, assign_glorot
-from common.cli import Program, setting
+from common.cli import Program, choice, setting
 from common.datasets import Dataset
+from common.evaluation import z_means
 from common.lazy import tf, tf_keras, tfp
 from common.optimizers import KerasAdam
-from common.training import Evaluator, Experiment, Losses, Progress, Row, in_batches
+from common.training import Evaluator, Experiment, Losses, Posterior, Progress, Row, in_batches
 
 Array = np.ndarray
 
@@ -70,9 +71,13 @@ class Config:
     epochs: int = setting(15, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(256, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "of Adam", 1e-12, 1)
+    mean_learning_rate: float | None = setting(
+        None, "of Adam for the class means (default: the same)", 1e-12, 1
+    )
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
+    objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
     digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
 
@@ -143,6 +148,13 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     return model
 
 
+def posterior(model: Model, dtype: str, images: Any, labels: Any) -> Posterior:
+    """What the encoder makes of images, and the prior that their labels choose."""
+    q = model.encoder(inputs(images, dtype))
+    y = tf.one_hot(labels, CLASSES, dtype=dtype)
+    return Posterior(q.mean(), q.scale.to_dense(), model.class_mean(y))
+
+
 def class_means(model: Model) -> Array:
     """The learned prior mean of every class, [10, 2]."""
     return model.class_mean(tf.eye(CLASSES, dtype=model.class_mean.dtype)).numpy()
@@ -162,7 +174,7 @@ def sample(model: Model, digit: int, eps: Array) -> Array:
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "document") -> Losses:
     """The document's objective for a batch.
 
     Args:
@@ -170,6 +182,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
       images: uint8 [batch, 28, 28].
       labels: uint8 [batch].
       eps: standard normal noise [batch, 2].
+      objective: "document", or "elbo" for the mean of reconstruction + kl.
     """
     x, y = inputs(images, eps.dtype), tf.one_hot(labels, CLASSES, dtype=eps.dtype)
     posterior = model.encoder(x)
@@ -182,6 +195,8 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
     reconstruction = tf.reduce_sum(cross_entropy(x, x_decoded), axis=[1, 2, 3])
     kl = posterior.log_prob(z) - prior.log_prob(z)
     total = tf.reduce_sum(reconstruction) + KL_COUNT * tf.reduce_mean(kl)
+    if objective == "elbo":
+        total = tf.reduce_mean(reconstruction + kl)
     return Losses(total, reconstruction, kl)
 
 
@@ -197,7 +212,7 @@ def cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
     model = build(config, chance.weights(), dtype)
-    batch_loss = partial(loss, model)
+    batch_loss = partial(loss, model, objective=config.objective)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
@@ -210,8 +225,9 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     return Experiment(
         model=model,
         variables=model.variables,
-        optimizer=KerasAdam(model.variables, config.learning_rate),
+        optimizer=KerasAdam(model.variables, config.learning_rate, own_rates(config, model)),
         loss=batch_loss,
+        posterior=partial(posterior, model, dtype),
         chance=chance,
         batches=batches,
         images=data.train_images,
@@ -225,6 +241,14 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         evaluate=evaluate,
         frame=frame_maker(model, chance.codes("frame", (6, CLASSES, config.latent_dim))),
     )
+
+
+def own_rates(config: Config, model: Model) -> dict[int, float]:
+    """Which variables, by position, learn at the rate of the class means: none, or their last."""
+    if config.mean_learning_rate is None:
+        return {}
+    count, of_means = len(model.variables), len(model.class_mean.trainable_variables)
+    return dict.fromkeys(range(count - of_means, count), config.mean_learning_rate)
 
 
 def results(config: Config, run: Experiment, data: Dataset) -> dict[str, Any]:
@@ -245,9 +269,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     """The document's grids, and what else its reader wants to see."""
     model = run.model
     means = class_means(model)
-    z_mean = in_batches(
-        lambda part: model.encoder(inputs(part, run.dtype)).mean(), data.test_images
-    )
+    z_mean = z_means(run, data.test_images, data.test_labels)
     shown = data.test_images[:30]
     eps = run.chance.codes("sheet", (CLASSES, 12, config.latent_dim))
     digits = (8, 9) if config.digit is None else (config.digit,)
@@ -286,6 +308,7 @@ PROGRAM = Program(
     name="tfp_cvae",
     document="004",
     dataset="mnist",
+    likelihood="grey",
     summary="Conditional VAE with a learned prior mean per class, by TensorFlow Probability",
     config=Config,
     build=build,
@@ -293,6 +316,7 @@ PROGRAM = Program(
     experiment=experiment,
     figures=figures,
     results=results,
+    draw=sample,
 )
 main = PROGRAM.main
 

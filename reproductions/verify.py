@@ -8,7 +8,6 @@ if one does not.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput, VerificationFailed
 from common.files import write_atomically
-from reproductions import GOLDEN, RECORDED, UNRECORDED
+from reproductions import GOLDEN, RECORDED, UNRECORDED, program
 
 if TYPE_CHECKING:
     from common.datasets import Dataset
@@ -66,10 +65,10 @@ def _verify(options: argparse.Namespace) -> None:
     entries = []
     print(HEADER)
     for module, recording in recordings:
-        program = importlib.import_module(f"reproductions.{module}").PROGRAM
-        if program.dataset not in data:
-            data[program.dataset] = datasets.load(program.dataset, options.data_dir)
-        verdict = verify(program, recording, data[program.dataset], progress=sys.stderr.isatty())
+        port = program(module)
+        if port.dataset not in data:
+            data[port.dataset] = datasets.load(port.dataset, options.data_dir)
+        verdict = verify(port, recording, data[port.dataset], progress=sys.stderr.isatty())
         entries.append(as_entry(module, recording, verdict))
         print(as_line(entries[-1]), flush=True)
     whole_runs = wholeruns.available() if options.golden == GOLDEN else []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +14,11 @@ import pytest
 from common import datasets
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import CATALOGUE
+from reproductions import CATALOGUE, program
 from tests.conftest import ROOT
 
 MODULES = [entry.module for entry in CATALOGUE]
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
-
-
-def program(module: str) -> Any:
-    return importlib.import_module(f"reproductions.{module}").PROGRAM
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ agree."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from reproductions import CATALOGUE, RECORDED, tables, wholeruns
+from reproductions import CATALOGUE, RECORDED, program, tables, wholeruns
 from reproductions.reference import REFERENCE, SEEDS, load_seeds
 from reproductions.verify import as_entry
 from tests.conftest import ROOT
@@ -28,7 +27,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def digest(module: str) -> str:
-    return importlib.import_module(f"reproductions.{module}").PROGRAM.source_digest
+    return program(module).source_digest
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -48,11 +47,10 @@ def test_the_results_are_those_of_the_present_code(module: str) -> None:
 def test_a_reference_run_is_a_whole_run_with_the_documents_settings(module: str) -> None:
     folder = REFERENCE / module
     record = json.loads((folder / "run.json").read_text())
-    program = importlib.import_module(f"reproductions.{module}").PROGRAM
     assert record["finished"] is True
     assert record["quick"] is False
     assert record["seed"] == 0
-    assert record["config"] == vars(program.config())
+    assert record["config"] == vars(program(module).config())
     assert len(load_seeds(module)["runs"]) == SEEDS[module]
     for path in folder.iterdir():
         if path.suffix in (".png", ".gif"):

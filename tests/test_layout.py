@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from reproductions import CATALOGUE, GOLDEN, RECORDED, UNRECORDED
+from reproductions import CATALOGUE, GOLDEN, RECORDED, UNRECORDED, Entry, program
 from tests.conftest import ROOT
 from tests.test_smoke import RUNS
 
@@ -21,6 +20,8 @@ COMMANDS = {
     "wholeruns",
     "tables",
     "gallery",
+    "evaluate",
+    "classifier",
 }  # of the package; no reproductions
 SECTIONS = [
     "# --- Data ",
@@ -55,9 +56,9 @@ def test_the_catalogue_is_complete() -> None:
 
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda e: e.module)
-def test_the_catalogue_agrees_with_the_module(entry: object) -> None:
-    program = importlib.import_module(f"reproductions.{entry.module}").PROGRAM  # type: ignore[attr-defined]
-    assert (program.name, program.document) == (entry.module, entry.document)  # type: ignore[attr-defined]
+def test_the_catalogue_agrees_with_the_module(entry: Entry) -> None:
+    port = program(entry.module)
+    assert (port.name, port.document) == (entry.module, entry.document)
 
 
 @pytest.mark.parametrize("module", MODULES)

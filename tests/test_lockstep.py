@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import GOLDEN, RECORDED, verify
+from reproductions import GOLDEN, RECORDED, program, verify
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -23,10 +22,6 @@ FIRST_100_OTHERS = 1e-13
 ELBO_300 = 1e-14  # elbo_cvae over all its 300 steps; 5e-16 measured
 
 RECORDINGS = sorted(GOLDEN.glob("*/lockstep-*.json"))
-
-
-def program(module: str) -> Any:
-    return importlib.import_module(f"reproductions.{module}").PROGRAM
 
 
 def test_every_recorded_document_has_both_precisions() -> None:

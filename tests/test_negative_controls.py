@@ -11,7 +11,6 @@ rows drawn top down for bottom up in rmsprop_vae, which is a picture's matter (t
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from reproductions import (
     conv_vae,
     elbo_cvae,
     mlp_vae,
+    program,
     rmsprop_vae,
     tfp_cvae,
     verify,
@@ -221,8 +221,8 @@ def first_rejected(
     """The step at which lockstep rejects the loss of a module as it now is."""
     document = next(d for d, m in RECORDED.items() if m == module)
     recording = lockstep.load(GOLDEN / document / f"lockstep-{precision}.json")
-    program = importlib.import_module(f"reproductions.{module}").PROGRAM
-    verdict = verify.verify(program, recording, whole(program.dataset), steps)
+    port = program(module)
+    verdict = verify.verify(port, recording, whole(port.dataset), steps)
     return verdict.first_bad_step
 
 

@@ -14,6 +14,8 @@ from reproductions import tfp_cvae
 from reproductions.tables import READMES
 from tests.conftest import ROOT
 
+DOCS = [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
+
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
@@ -49,7 +51,7 @@ def test_both_languages_show_the_same_commands() -> None:
     assert len(english) >= 10
 
 
-@pytest.mark.parametrize("path", [*READMES, "CONTRIBUTING.md", "docs/proof.md"])
+@pytest.mark.parametrize("path", [*READMES, "CONTRIBUTING.md", *DOCS])
 def test_links_lead_somewhere(path: str) -> None:
     source = ROOT / path
     targets = re.findall(r"\]\(([^)#]+)\)", source.read_text())

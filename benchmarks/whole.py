@@ -1,0 +1,110 @@
+"""`python -m benchmarks.whole [module ...] [--full]`: where the time and memory of a run go.
+
+For each module: the seconds from the command to the end of its first training step, beside those
+that importing TensorFlow and TensorFlow Probability take; then a run (`--quick`, or with --full the
+document's whole training), its seconds split into steps, evaluation and pictures after each epoch
+with checkpoints, figures at the end, final evaluation, and the rest (imports, data, compilation);
+its peak resident memory, and what the peak was after a third of the run: memory that grows shows
+there. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common.runs import read_csv
+from reproductions import CATALOGUE
+
+MODULES = [entry.module for entry in CATALOGUE]
+IMPORTS = "import tensorflow, tensorflow_probability; tensorflow_probability.layers"
+FIRST_STEP = """
+import os, sys
+from common.training import Trainer
+from reproductions import program
+run = Trainer.run
+def one_step(self, start, stop):
+    run(self, start, start + 1)
+    os._exit(0)
+Trainer.run = one_step
+program(sys.argv[1]).main(["--quiet", "--output", sys.argv[2]])
+os._exit(1)
+"""
+HEADER = (
+    f"{'module':12} {'first step':>10} {'/ imports':>10} {'run':>8} {'steps':>7} {'epochs':>7}"
+    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'at a third':>11}"
+)
+
+
+def main() -> None:
+    """Prints a line for each module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.whole", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
+    parser.add_argument("--full", action="store_true", help="the document's whole training")
+    options = parser.parse_args()
+    for module in options.modules:
+        if module not in MODULES:
+            parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
+    print(HEADER)
+    for module in options.modules or MODULES:
+        print(line(module, options.full), flush=True)
+
+
+def line(module: str, full: bool) -> str:
+    """Measures a module."""
+    imports, starts = [], []
+    for _ in range(3):  # in turn
+        imports.append(seconds([sys.executable, "-c", IMPORTS]))
+        with tempfile.TemporaryDirectory() as folder:
+            starts.append(seconds([sys.executable, "-c", FIRST_STEP, module, f"{folder}/run"]))
+    start = statistics.median(starts)
+    cells = [f"{module:12} {start:8.1f} s {start / statistics.median(imports):10.2f}"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        whole, peaks = watch(module, output, full)
+        record = json.loads((output / "run.json").read_text())
+        steps = sum(row["seconds"] for row in read_csv((output / "history.csv").read_text()))
+    parts = record["seconds"]
+    cells.append(f"{whole:6.0f} s {steps / whole:7.0%} {(parts['training'] - steps) / whole:7.0%}")
+    cells.append(f"{parts['pictures'] / whole:8.0%} {parts['evaluation'] / whole:10.0%}")
+    rest = whole - sum(parts.values())
+    cells.append(f"{rest / whole:6.0%}")
+    cells.append(f"{peaks[-1]:5.0f} MiB {peaks[len(peaks) // 3]:7.0f} MiB")
+    return " ".join(cells)
+
+
+def seconds(command: list[str]) -> float:
+    """How long a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def watch(module: str, output: Path, full: bool) -> tuple[float, list[float]]:
+    """Runs a module. Returns its seconds, and its peak memory so far, every half second, MiB."""
+    command = [sys.executable, "-m", f"reproductions.{module}", "--quiet", "--output", str(output)]
+    began = time.perf_counter()
+    process = subprocess.Popen([*command, *([] if full else ["--quick"])])
+    peaks = []
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        high = next((x for x in status.splitlines() if x.startswith("VmHWM:")), None)
+        if high:
+            peaks.append(int(high.split()[1]) / 1024)
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"{module} failed")
+    return time.perf_counter() - began, peaks
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What a trained model is worth: parts of the ELBO, likelihood, and if a wanted digit comes out.
+
+All figures are of the test set, per image and in nats. What `reconstruction` is a likelihood of
+differs from document to document; `LIKELIHOODS` says it, and figures compare only where it is the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common import classifier, plotting
+from common.datasets import Dataset
+from common.lazy import tf
+from common.training import Experiment, in_batches
+
+Array = np.ndarray
+Draw = Callable[[Any, int, Array], Array]  # (model, digit, standard normal codes) -> pictures
+
+SAMPLES = 500  # of z for each image's log-likelihood
+IMAGES = 100  # whose log-likelihood the end of a run estimates; the whole test set takes minutes
+ACTIVE = 0.01  # a latent unit is active if its z_mean varies more than this over the images
+DRAWN = 1_000  # pictures of each digit, from the prior
+FACTOR_BATCHES = 16  # that the factors of the objective are found from
+LIKELIHOODS = {
+    "binarised": "Bernoulli of binarised pixels",
+    "grey": "grey levels taken as probabilities: not normalised, so no likelihood of grey pixels,"
+    " and not comparable with binarised ones",
+    "gaussian": "Gaussian of variance 1 around each pixel in 0 .. 1, a density",
+}
+
+
+class PerImage(NamedTuple):
+    """Figures of a batch, one for each image."""
+
+    reconstruction: tf.Tensor  # [batch], with the z that eps makes
+    kl: tf.Tensor  # [batch], in closed form
+    log_weight: tf.Tensor  # [batch]: log p(x|z) + log p(z) - log q(z|x)
+
+
+def per_image(run: Experiment, images: Any, labels: Any, eps: Any) -> PerImage:
+    """The terms of the ELBO; the expectation of `log_weight` over eps is the ELBO itself.
+
+    Args:
+      run: the experiment, trained.
+      images: uint8 [batch, 28, 28].
+      labels: uint8 [batch].
+      eps: standard normal noise [batch, latent].
+    """
+    q = run.posterior(images, labels)
+    log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(q.scale_tril)), axis=1)
+    offset = q.z_mean - q.prior_mean
+    trace = tf.reduce_sum(tf.square(q.scale_tril), axis=[1, 2])
+    kl = 0.5 * (trace + tf.reduce_sum(tf.square(offset), axis=1) - run.latent_dim) - log_det
+    z = offset + tf.linalg.matvec(q.scale_tril, eps)  # seen from the prior's mean
+    log_q_over_p = 0.5 * tf.reduce_sum(tf.square(z) - tf.square(eps), axis=1) - log_det
+    reconstruction = run.loss(images, labels, eps).reconstruction
+    return PerImage(reconstruction, kl, -reconstruction - log_q_over_p)
+
+
+def evaluate(
+    run: Experiment,
+    data: Dataset,
+    likelihood: str,
+    images: int = IMAGES,
+    samples: int = SAMPLES,
+    track: Callable[[Any], Any] = iter,
+) -> dict[str, Any]:
+    """The figures of a trained model on the test set.
+
+    The log-likelihood is the ELBO of all images plus the gap between the two, which importance
+    sampling (Burda et al. 2016, arXiv:1509.00519) finds on the first `images`. With a finite number
+    of samples it errs towards the ELBO. Its standard error is that of the gap over the images, and
+    of the noise in the ELBO; it says nothing of other test sets.
+
+    Args:
+      run: the experiment, trained.
+      data: whose test set to take.
+      likelihood: a key of `LIKELIHOODS`.
+      images: how many to sample for the log-likelihood.
+      samples: of z for each of them.
+      track: wraps the loop over the images, for a progress bar.
+
+    Returns:
+      `reconstruction`, `kl` (closed form), `elbo`, `log_likelihood`, its standard error
+      `log_likelihood_se`, all in nats per image; `objective`, the document's own, as it reduces it
+      over a batch; `kl_weight` that it gives the KL (1 in an ELBO); `active_units`;
+      `effective_samples`, the median of (sum w)^2 / sum w^2; and what they were made from.
+    """
+    step = tf.function(
+        lambda *batch: per_image(run, *batch), reduce_retracing=True,
+        jit_compile=run.compile_with_xla,
+    )  # fmt: skip
+    n = len(data.test_images)
+    eps = run.chance.codes("elbo", (n, run.latent_dim)).astype(run.dtype)
+    whole = [
+        step(data.test_images[i : i + 1000], data.test_labels[i : i + 1000], eps[i : i + 1000])
+        for i in range(0, n, 1000)
+    ]
+    reconstruction, kl, _ = (
+        np.concatenate(part, dtype=np.float64) for part in zip(*whole, strict=True)
+    )
+    elbo = log_normaliser(likelihood) - float(np.mean(reconstruction + kl))
+    gap, spread, effective = [], [], []
+    for i in track(range(min(images, n))):
+        log_weights = _log_weights(step, run, data, i, samples)
+        largest = log_weights.max()
+        weights = np.exp(log_weights - largest)
+        gap.append(largest + np.log(weights.mean()) - log_weights.mean())
+        spread.append(log_weights.var())
+        effective.append(weights.sum() ** 2 / (weights**2).sum())
+    of_reconstruction, of_kl = objective_factors(run, data)
+    se = np.sqrt(np.var(gap, ddof=1) / len(gap) + np.mean(spread) / n)
+    z_mean = z_means(run, data.test_images, data.test_labels)
+    return {
+        "likelihood": LIKELIHOODS[likelihood],
+        "reconstruction": float(reconstruction.mean()),
+        "kl": float(kl.mean()),
+        "elbo": elbo,
+        "log_likelihood": elbo + float(np.mean(gap)),
+        "log_likelihood_se": float(se),
+        "effective_samples": float(np.median(effective)),
+        "objective": float(np.mean(of_reconstruction * reconstruction + of_kl * kl)),
+        "kl_weight": float(f"{of_kl / of_reconstruction:.2g}"),
+        "active_units": int((z_mean.var(axis=0) > ACTIVE).sum()),
+        "samples": samples,
+        "images_sampled": len(gap),
+    }
+
+
+def log_normaliser(likelihood: str) -> float:
+    """What a log-likelihood has beyond -reconstruction, in nats per image."""
+    return -392 * float(np.log(2 * np.pi)) if likelihood == "gaussian" else 0.0
+
+
+def _log_weights(
+    step: Callable[..., PerImage], run: Experiment, data: Dataset, image: int, samples: int
+) -> Array:
+    """The log-weights of samples of z for one image of the test set, [samples]."""
+    eps = run.chance.codes(f"importance {image}", (samples, run.latent_dim)).astype(run.dtype)
+    images = np.repeat(data.test_images[image : image + 1], samples, axis=0)
+    labels = np.repeat(data.test_labels[image : image + 1], samples)
+    return step(images, labels, eps).log_weight.numpy().astype(np.float64)
+
+
+def objective_factors(run: Experiment, data: Dataset) -> tuple[float, float]:
+    """The factors of reconstruction and KL in the document's objective, (1, 1) in an ELBO.
+
+    The objective is linear in a batch's mean reconstruction and mean KL; batches of the document's
+    size tell with which factors.
+    """
+    size = run.batches.batch_size
+    rows, totals = [], []
+    for k in range(FACTOR_BATCHES):
+        chosen = np.random.default_rng(k).integers(len(data.test_images), size=size)
+        eps = tf.constant(run.chance.codes(f"objective {k}", (size, run.latent_dim)), run.dtype)
+        losses = run.loss(data.test_images[chosen], data.test_labels[chosen], eps)
+        rows.append([np.mean(losses.reconstruction), np.mean(losses.kl)])
+        totals.append(float(losses.loss))
+    of_reconstruction, of_kl = np.linalg.lstsq(np.array(rows), np.array(totals), rcond=None)[0]
+    return float(of_reconstruction), float(of_kl)
+
+
+def z_means(run: Experiment, images: Array, labels: Array) -> Array:
+    """Posterior means of images, [n, latent]."""
+    return in_batches(lambda *batch: run.posterior(*batch).z_mean, images, labels)
+
+
+# --- Does a wanted digit come out? ----------------------------------------------------------------
+
+
+def wanted_digits(run: Experiment, data: Dataset, draw: Draw) -> dict[str, Any]:
+    """Asks a conditional model for each digit, and a classifier what came out.
+
+    Returns:
+      `right`, how many of 1,000 pictures from the prior show the wanted digit, for each digit;
+      `grid_right`, the same of the document's 225 quantiles; `share`, of all pictures from the
+      prior; `nearest_class_mean`, the share of test images whose z_mean lies nearest to their own
+      class's mean: the prior's, or where all classes have one prior, that of the training codes.
+    """
+    eps = run.chance.codes("wanted", (DRAWN, run.latent_dim))
+    quantiles = plotting.normal_quantiles(15)
+    grid = plotting.grid_codes(quantiles, quantiles).reshape(-1, 2)
+    right = count_right(np.stack([draw(run.model, digit, eps) for digit in range(10)]))
+    grid_right = count_right(np.stack([draw(run.model, digit, grid) for digit in range(10)]))
+    z_mean = z_means(run, data.test_images, data.test_labels)
+    distance = np.linalg.norm(z_mean[:, np.newaxis] - class_centres(run, data), axis=2)
+    return {
+        "right": right.tolist(),
+        "grid_right": grid_right.tolist(),
+        "share": float(right.sum() / (10 * DRAWN)),
+        "nearest_class_mean": float(np.mean(distance.argmin(axis=1) == data.test_labels)),
+    }
+
+
+def count_right(pictures: Array) -> Array:
+    """How many pictures [10, n, 28, 28], values 0 .. 1, show the digit of their row, int [10]."""
+    return (classifier.classify(pictures) == np.arange(10)[:, np.newaxis]).sum(axis=1)
+
+
+def class_centres(run: Experiment, data: Dataset) -> Array:
+    """The classes' prior means, or their mean codes where these are all the same, [10, latent]."""
+    digits = np.arange(10, dtype=np.uint8)
+    prior_means = np.asarray(run.posterior(data.test_images[:10], digits).prior_mean)
+    if np.ptp(prior_means, axis=0).any():
+        return prior_means
+    labels = data.train_labels[:10_000]
+    z_mean = z_means(run, data.train_images[:10_000], labels)
+    return np.stack([z_mean[labels == digit].mean(axis=0) for digit in digits])

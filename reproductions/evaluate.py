@@ -1,0 +1,223 @@
+"""`python -m reproductions.evaluate RUN ...`: what trained models are worth, in nats per image.
+
+    python -m reproductions.evaluate artifacts/runs/tfp_cvae/latest
+
+RUN is the folder of a finished run. For the conditional models a second table says how often a
+wanted digit comes out; beside runs of `tfp_cvae` stands the original program, by the pictures that
+it drew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.cli import OneLineParser, run_command
+from common.errors import BadInput
+from reproductions import CATALOGUE, GOLDEN, program
+
+if TYPE_CHECKING:
+    from common.cli import Program
+    from common.datasets import Dataset
+    from common.evaluation import Draw
+    from common.training import Experiment
+
+ORIGINAL_GRIDS = GOLDEN / "004" / "class-grids.npz"
+SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
+HEADER = (
+    f"{'run':28} {'recon-':>8} {'KL':>7} {'objective':>10} {'ELBO':>9} {'log-':>15} {'eff.':>6}"
+    f" {'active':>6} {'weight':>7}\n"
+    f"{'':28} {'struction':>8} {'':>6} {'':>10} {'':>9} {'likelihood':>15} {'smpl.':>6}"
+    f" {'units':>6} {'of KL':>7}"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("evaluate", lambda: _evaluate(sys.argv[1:] if argv is None else argv))
+
+
+def _evaluate(argv: Sequence[str]) -> None:
+    parser = OneLineParser(
+        prog="python -m reproductions.evaluate",
+        description="What trained models are worth on the test set: the parts of the ELBO, the"
+        " log-likelihood by importance sampling (nats per image), and how often a conditional model"
+        " draws the digit that it is asked for.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run"
+    )
+    parser.add_argument(
+        "--images", type=int, default=10_000, metavar="N",
+        help="that the log-likelihood is sampled on (default: the whole test set, 10000: seconds"
+        " for the MLPs, a quarter of an hour for tfp_cvae)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=int, default=500, metavar="N", help="for each of them (default: 500)"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE",
+        help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    if options.images < 2 or options.samples < 2:
+        parser.error("--images and --samples must be at least 2")
+    records = [_record(folder) for folder in options.runs]  # before any work
+    sizes = {"images": options.images, "samples": options.samples}
+    names = [_name(r) for r in records]
+    runs = [_reopen(folder, r) for folder, r in zip(options.runs, records, strict=True)]
+    figures = [_figures(run, data, port, sizes) for run, data, port in runs]
+
+    print(HEADER)
+    for name, f in zip(names, figures, strict=True):
+        print(as_line(name, f))
+    print()
+    for likelihood in dict.fromkeys(f["likelihood"] for f in figures):
+        found = [n for n, f in zip(names, figures, strict=True) if f["likelihood"] == likelihood]
+        print(f"{', '.join(dict.fromkeys(found))}: {likelihood}.")
+    wanted = [
+        (n, f["wanted_digits"]) for n, f in zip(names, figures, strict=True) if "wanted_digits" in f
+    ]
+    original = any(r["module"] == "tfp_cvae" for r in records)
+    if wanted:
+        _print_wanted(wanted, original)
+    if options.picture:
+        sheets = {
+            name: _grids(run.model, port.draw)
+            for name, (run, _, port) in zip(names, runs, strict=True)
+            if port.draw
+        }
+        if original:
+            sheets = {"original (TF 1.14)": original_grids() / 255} | sheets
+        _draw(sheets, options.picture)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder} holds no run: name the folder of a finished run") from error
+    if record.get("module") not in {entry.module for entry in CATALOGUE}:
+        raise BadInput(f"{folder} holds a run of {record.get('module')}, which is no module here")
+    if not record.get("finished"):
+        raise BadInput(f"the run in {folder} is not finished: --resume it first")
+    return record
+
+
+def _name(record: dict[str, Any]) -> str:
+    variant = record["config"].get("objective", "document")
+    suffix = "" if variant == "document" else f" {variant}"
+    return f"{record['module']}{suffix}, seed {record['seed']}" + (", quick" * record["quick"])
+
+
+def _reopen(folder: Path, record: dict[str, Any]) -> tuple[Experiment, Dataset, Program]:
+    from common import datasets
+
+    port = program(record["module"])
+    data = datasets.load(port.dataset)
+    return port.reopen(folder, data), data, port
+
+
+def _figures(
+    run: Experiment, data: Dataset, port: Program, sizes: dict[str, int]
+) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    track = partial(tqdm, desc=port.name, unit="image", leave=False, disable=None)
+    return port.evaluate(run, data, track=track, **sizes)
+
+
+def as_line(name: str, f: dict[str, Any]) -> str:
+    """A line of the first table."""
+    cells = [
+        f"{name:28} {f['reconstruction']:9.2f} {f['kl']:6.2f} {f['objective']:10.2f}",
+        f"{f['elbo']:9.2f} {f['log_likelihood']:8.2f} ± {f['log_likelihood_se']:.2f}",
+        f"{f['effective_samples']:6.0f} {f['active_units']:6d} {f['kl_weight']:7.2g}",
+    ]
+    return " ".join(cells)
+
+
+# --- Wanted digits --------------------------------------------------------------------------------
+
+
+def original_right() -> np.ndarray:
+    """How many of the original's 225 pictures of each digit show that digit, int [10]."""
+    from common import evaluation
+
+    return evaluation.count_right(original_grids().reshape(10, -1, 28, 28) / 255)
+
+
+def original_grids() -> np.ndarray:
+    """The original's pictures around each class mean, uint8 [10, 15, 15, 28, 28]."""
+    with np.load(ORIGINAL_GRIDS, allow_pickle=False) as arrays:
+        (grids,) = arrays.values()
+    return grids
+
+
+def interval(right: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(right, of).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
+    from common.evaluation import DRAWN
+
+    print("\nHow often a wanted digit came out, in per cent (95 % intervals below)")
+    print(f"{'':44}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
+    for name, f in wanted:
+        _print_shares(f"{name}: prior", f["right"], DRAWN)
+        _print_shares(f"{name}: document's grid", f["grid_right"], 225)
+    if original:
+        _print_shares("original tfp_cvae (TF 1.14): document's grid", original_right(), 225)
+    for name, f in wanted:
+        print(
+            f"{name}: {f['nearest_class_mean']:.1%} of the test images have their z_mean nearest to"
+            " the mean of their own class"
+        )
+
+
+def _print_shares(name: str, right: Sequence[int] | np.ndarray, of: int) -> None:
+    pairs = [(int(k), of) for k in right] + [(int(sum(right)), 10 * of)]
+    print(f"{name:44}" + "".join(f"{k / n:8.0%}" for k, n in pairs))
+    bounds = [interval(k, n) for k, n in pairs]
+    print(f"{'':44}" + "".join(f"{f'{100 * low:.0f}–{100 * high:.0f}':>8}" for low, high in bounds))
+
+
+def _grids(model: Any, draw: Draw) -> np.ndarray:
+    """What a model draws at the document's quantiles, [10, 15, 15, 28, 28]."""
+    from common import plotting
+
+    quantiles = plotting.normal_quantiles(15)
+    codes = plotting.grid_codes(quantiles, quantiles)
+    return np.stack([draw(model, digit, codes) for digit in range(10)])
+
+
+def _draw(sheets: dict[str, np.ndarray], path: Path) -> None:
+    """The centre and four further pictures of each grid, a column for each digit."""
+    from common import plotting
+    from common.files import write_atomically
+
+    rows, labels = [], []
+    for name, grids in sheets.items():
+        for k, (i, j) in enumerate(SHOWN):
+            rows.append(np.clip(grids[:, i, j], 0, 1))
+            labels.append(name if k == len(SHOWN) // 2 else "")
+    figure = plotting.image_grid(
+        np.stack(rows), "Asked for 0 to 9: from the centre and the corners of each digit's grid",
+        "Greys_r", labels,
+    )  # fmt: skip
+    write_atomically(path, plotting.to_png(figure, "python -m reproductions.evaluate --picture"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The figures of trained models, against models whose figures are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from common import classifier, evaluation
+from common.chance import Seeded
+from common.datasets import Dataset
+from common.lazy import tf
+from common.training import Losses, Posterior
+from reproductions import evaluate, program
+
+PIXELS, LATENT, NOISE = 6, 2, 0.7
+W = np.random.default_rng(0).normal(size=(PIXELS, LATENT))
+COVARIANCE = W @ W.T + NOISE**2 * np.eye(PIXELS)
+EXACT_PRECISION = np.eye(LATENT) + W.T @ W / NOISE**2  # of the true posterior
+
+
+def linear_gaussian(scale: float, shift: float) -> Any:
+    """x = W z + noise, whose log-likelihood is known; q is the true posterior, scaled and moved."""
+    covariance = np.linalg.inv(EXACT_PRECISION)
+    gain = covariance @ W.T / NOISE**2
+    tril = np.linalg.cholesky(covariance) * scale
+
+    def pixels(images: Any) -> tf.Tensor:
+        return tf.reshape(tf.cast(images, tf.float64), [-1, 784])[:, :PIXELS] / 64 - 2
+
+    def posterior(images: Any, labels: Any) -> Posterior:
+        z_mean = tf.linalg.matvec(gain, pixels(images)) + shift
+        batch = tf.shape(z_mean)[0]
+        return Posterior(z_mean, tf.tile(tril[None], [batch, 1, 1]), tf.zeros_like(z_mean))
+
+    def loss(images: Any, labels: Any, eps: Any) -> Losses:
+        x, q = pixels(images), posterior(images, labels)
+        z = q.z_mean + tf.linalg.matvec(q.scale_tril, eps)
+        squares = tf.reduce_sum(tf.square(x - tf.linalg.matvec(W, z)), axis=1) / NOISE**2
+        reconstruction = 0.5 * (squares + PIXELS * np.log(2 * np.pi * NOISE**2))
+        return Losses(tf.reduce_mean(reconstruction), reconstruction, tf.zeros_like(squares))
+
+    return SimpleNamespace(
+        loss=loss, posterior=posterior, chance=Seeded(0), latent_dim=LATENT, dtype="float64",
+        compile_with_xla=False, batches=SimpleNamespace(batch_size=100),
+    )  # fmt: skip
+
+
+def exact(data: Dataset) -> float:
+    """The test set's mean log-likelihood under the linear-Gaussian model."""
+    x = data.test_images.reshape(-1, 784)[:, :PIXELS] / 64 - 2.0
+    return float(multivariate_normal(np.zeros(PIXELS), COVARIANCE).logpdf(x).mean())
+
+
+@pytest.fixture
+def noisy(sample: Callable[[str], Dataset]) -> Dataset:
+    """Test images whose first pixels vary."""
+    data = sample("mnist")
+    images = np.random.default_rng(1).integers(0, 256, data.test_images.shape).astype(np.uint8)
+    return Dataset(
+        data.name, data.class_names, data.train_images, data.train_labels, images, data.test_labels
+    )
+
+
+def test_with_the_true_posterior_every_sample_gives_the_likelihood(noisy: Dataset) -> None:
+    figures = evaluation.evaluate(linear_gaussian(1.0, 0.0), noisy, "grey", images=5, samples=10)
+    assert figures["log_likelihood"] == pytest.approx(exact(noisy), abs=0.1)
+    run = linear_gaussian(1.0, 0.0)
+    eps = np.random.default_rng(2).normal(size=(500, LATENT))
+    weights = evaluation.per_image(run, noisy.test_images, noisy.test_labels, eps).log_weight
+    assert float(np.mean(weights)) == pytest.approx(exact(noisy), abs=1e-10)
+
+
+def test_importance_sampling_finds_the_likelihood_that_the_elbo_misses(noisy: Dataset) -> None:
+    run = linear_gaussian(1.3, 0.1)
+    figures = evaluation.evaluate(run, noisy, "grey", images=500, samples=2000)
+    error = figures["log_likelihood"] - exact(noisy)
+    assert abs(error) < 4 * figures["log_likelihood_se"]
+    assert 0 < figures["log_likelihood_se"] < 0.1
+    # The ELBO falls short by KL(q || true posterior), which is known.
+    shift = np.full(LATENT, 0.1)
+    gap = LATENT * (1.3**2 - 1) / 2 - LATENT * np.log(1.3) + shift @ EXACT_PRECISION @ shift / 2
+    assert exact(noisy) - figures["elbo"] == pytest.approx(
+        gap, abs=4 * figures["log_likelihood_se"]
+    )
+    assert gap > 4 * figures["log_likelihood_se"]
+    assert figures["active_units"] == LATENT
+    assert 1 < figures["effective_samples"] < 2000
+
+
+WEIGHTS_OF_KL = {
+    "mlp_vae": 1 / 128,
+    "mlp_cvae": 1 / 128,
+    "conv_vae": 1.0,
+    "elbo_cvae": 1.0,
+    "rmsprop_vae": 1.0,
+    "tfp_cvae": 2 / 256,
+}
+
+
+@pytest.mark.parametrize("module", WEIGHTS_OF_KL)
+def test_the_weight_of_the_kl_is_read_off_the_objective(
+    module: str, sample: Callable[[str], Dataset]
+) -> None:
+    port = program(module)
+    data = sample(port.dataset)
+    run = port.experiment(port.config(), data, Seeded(0), "float64")
+    spread_out(run)
+    of_reconstruction, of_kl = evaluation.objective_factors(run, data)
+    assert of_kl / of_reconstruction == pytest.approx(WEIGHTS_OF_KL[module], rel=0.01)
+
+
+@pytest.mark.parametrize("module", ["mlp_vae", "mlp_cvae", "tfp_cvae"])
+def test_the_twin_weighs_the_kl_as_an_elbo_does(
+    module: str, sample: Callable[[str], Dataset]
+) -> None:
+    port = program(module)
+    data = sample(port.dataset)
+    run = port.experiment(port.config(objective="elbo"), data, Seeded(0), "float64")
+    spread_out(run)
+    figures = port.evaluate(run, data, images=3, samples=5)
+    assert figures["kl_weight"] == 1.0
+    assert figures["elbo"] - evaluation.log_normaliser(port.likelihood) == pytest.approx(
+        -figures["objective"], rel=0.02
+    )
+
+
+def spread_out(run: Any) -> None:
+    """Moves the weights, so that the KL differs from image to image as in a trained model."""
+    for i, variable in enumerate(run.variables):
+        noise = np.random.default_rng(i).normal(size=variable.shape)
+        variable.assign(variable + 0.05 * noise)
+
+
+@pytest.mark.parametrize("module", WEIGHTS_OF_KL)
+def test_closed_form_and_sampled_kl_agree(module: str, sample: Callable[[str], Dataset]) -> None:
+    port = program(module)
+    data = sample(port.dataset)
+    run = port.experiment(port.config(), data, Seeded(0), "float64")
+    spread_out(run)
+    images, labels = np.repeat(data.test_images[:1], 1000, 0), np.repeat(data.test_labels[:1], 1000)
+    parts = []
+    for k in range(20):
+        eps = run.chance.codes(f"{k}", (1000, run.latent_dim)).astype(np.float64)
+        parts.append(evaluation.per_image(run, images, labels, eps))
+    kl = float(parts[0].kl[0])
+    sampled = np.concatenate([-p.log_weight - p.reconstruction for p in parts])
+    assert kl == pytest.approx(sampled.mean(), abs=5 * sampled.std() / np.sqrt(len(sampled)))
+
+
+# --- Wanted digits --------------------------------------------------------------------------------
+
+
+def test_the_classifier_is_a_judge(whole: Callable[[str], Dataset]) -> None:
+    data = whole("mnist")
+    right = classifier.classify(data.test_images / 255) == data.test_labels
+    assert right.mean() >= 0.99
+    assert classifier.WEIGHTS.stat().st_size < 200_000
+
+
+def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Dataset]) -> None:
+    data = sample("mnist")
+    run = SimpleNamespace(
+        model=None, chance=Seeded(0), latent_dim=2,
+        posterior=lambda images, labels: Posterior(
+            tf.one_hot(labels, 2, dtype=tf.float64),
+            None,
+            tf.one_hot(labels, 10, dtype=tf.float64)[:, :2],
+        ),
+    )  # fmt: skip
+
+    def draw(model: Any, digit: int, eps: np.ndarray) -> np.ndarray:
+        shown = 3 if digit == 7 else digit  # 7 is refused
+        pictures = data.train_images[data.train_labels == shown][:20] / 255
+        return np.resize(pictures, (len(eps), 28, 28))
+
+    found = evaluation.wanted_digits(run, data, draw)
+    assert found["right"][7] == found["grid_right"][7] == 0
+    assert min(k for digit, k in enumerate(found["right"]) if digit != 7) > 900
+    assert found["share"] == sum(found["right"]) / 10_000
+
+
+def test_the_original_is_judged_as_it_was_by_another_classifier() -> None:
+    right = evaluate.original_right()
+    assert right.sum() / 2250 == pytest.approx(0.45, abs=0.03)
+    assert right[0] == 225
+    assert right[4] <= 5
+
+
+def test_an_interval_of_a_share() -> None:
+    low, high = evaluate.interval(45, 225)
+    assert low == pytest.approx(0.153, abs=2e-3)  # Wilson's, worked out by hand
+    assert high == pytest.approx(0.257, abs=2e-3)
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    for record, complaint in (
+        ({"module": "gan"}, "no module"),
+        ({"module": "mlp_vae", "finished": False}, "--resume"),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert evaluate.main([str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert len(error.splitlines()) == 1
