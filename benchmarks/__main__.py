@@ -189,7 +189,7 @@ def start(module: str, path: Path, folder: Path, options: argparse.Namespace) ->
     if importlib.util.find_spec("torch"):
         wanted += [("pytorch", variant) for variant in PYTORCH]
     if importlib.util.find_spec("jax"):
-        # In a scan XLA's convolutions run on one thread, ten times slower.
+        # In a scan XLA's convolutions are several times slower still.
         convolutional = module in ("conv_vae", "elbo_cvae", "tfp_cvae")
         wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
     worker = [sys.executable, "-m", "benchmarks.worker"]

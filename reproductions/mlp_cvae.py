@@ -174,7 +174,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         variables=variables,
         optimizer=TF1Adam(variables, config.learning_rate),
         loss=partial(loss, model, objective=config.objective),
-        posterior=lambda *batch: Posterior.diagonal(*encode(model, *inputs(*batch, dtype))),
+        posterior=lambda x, y: Posterior.diagonal(*encode(model, *inputs(x, y, dtype))),
         chance=chance,
         batches=batches,
         images=images,

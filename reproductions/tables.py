@@ -22,9 +22,9 @@ READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 HEADERS = {
     "results": {
         "en": "module | document | figure | printed there | TF 1.14 / 2.0 | ours |"
-        " digits agreed (float64, 100 steps) | minutes",
+        " digits agreed (float64, 100 steps)",
         "zh": "模块 | 文档 | 指标 | 文档所印 | TF 1.14 / 2.0 | 本项目 |"
-        " 一致位数（float64，100 步） | 分钟",
+        " 一致位数（float64，100 步）",
     },
     "lockstep": {
         "en": "module | precision | steps compared | horizon | largest difference | at step |"
@@ -87,10 +87,9 @@ def results() -> list[list[str]]:
         runs = load_seeds(entry.module)["runs"]
         ours = [run[column][-1] for run in runs]
         theirs = _original_finals(entry.module, column)
-        minutes = np.median([run["seconds"] for run in runs]) / 60
         rows.append(
             [f"`{entry.module}`", entry.document, figure, printed, theirs, _spread(ours),
-             _digits(entry.module), f"{minutes:.1f}"]
+             _digits(entry.module)]
         )  # fmt: skip
     return rows
 
