@@ -56,8 +56,8 @@ def _evaluate(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--images", type=int, default=10_000, metavar="N",
-        help="that the log-likelihood is sampled on (default: the whole test set, 10000: seconds"
-        " for the MLPs, a quarter of an hour for tfp_cvae)",
+        help="that the log-likelihood is sampled on (default: the whole test set, 10000; minutes"
+        " for the MLPs, half an hour for tfp_cvae)",
     )  # fmt: skip
     parser.add_argument(
         "--samples", type=int, default=500, metavar="N", help="for each of them (default: 500)"

@@ -12,7 +12,7 @@ Names: as in mlp_vae; `y_w1`, `y_w2` are the rows that a one-hot label adds to w
 Kept quirks
   All of §2, whose program this section changes in one place only:
   1. The reconstruction is summed over batch and pixels, the KL averaged: it weighs 1/128 of what an
-     ELBO gives it.
+     ELBO gives it; `--objective elbo` minimises the ELBO instead.
   2. The output is linear, the reconstruction half the squared error.
   3. Weights start from a truncated normal of standard deviation 0.001.
   4. `w3` is a variable made from a variable; the inner one is never read.

@@ -12,7 +12,7 @@ Names: theirs -> ours: `z_log_sigma_sq` -> z_log_var; `reconstruction` -> x_deco
 Kept quirks
   1. The reconstruction is summed over batch and pixels, then added to every image's KL before the
      mean is taken: cost = batch-summed reconstruction + mean KL. The KL weighs 1/128 of what an
-     ELBO gives it.
+     ELBO gives it; `--objective elbo` minimises the ELBO instead.
   2. The output is linear: pixels are not confined to 0 .. 1. Half the squared error is, up to a
      constant, the negative log-likelihood of a Gaussian with variance 1, so "nats" is meant in that
      sense.

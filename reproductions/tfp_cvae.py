@@ -13,14 +13,14 @@ Kept quirks
   1. The KL is counted twice. The posterior layer returns the distribution and its value, and Keras
      applies the activity regulariser to both (TFP 0.25 still does).
   2. Reconstruction is summed over the batch while Keras divides the regulariser by the batch size,
-     so the KL weighs 2/256 of what an ELBO gives it. The objective is not an ELBO.
+     so the KL weighs 2/256 of what an ELBO gives it. `--objective elbo` minimises the ELBO.
   3. The KL is a one-sample Monte-Carlo estimate, with the z that is decoded.
   4. The cross-entropy clips x_decoded to [1e-7, 1 - 1e-7] and adds 1e-7 inside the logarithm again.
   5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images,
      and the epoch's loss is the mean over batches all the same.
   6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
   7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
-     in 45 % of its grid pictures.
+     in 45 % of its grid pictures. `--mean-learning-rate 0.01` helps most: docs/quirks.md.
 
 Deviations
   1. As printed the program does not train (`fit` wants a placeholder fed). The one repair, here and
@@ -213,6 +213,9 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     """Puts data, model, loss and optimiser together for the loop."""
     model = build(config, chance.weights(), dtype)
     batch_loss = partial(loss, model, objective=config.objective)
+    others = len(model.variables) - len(model.class_mean.trainable_variables)
+    of_means = config.mean_learning_rate or config.learning_rate
+    rates = dict.fromkeys(range(others, len(model.variables)), of_means)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
@@ -225,7 +228,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     return Experiment(
         model=model,
         variables=model.variables,
-        optimizer=KerasAdam(model.variables, config.learning_rate, own_rates(config, model)),
+        optimizer=KerasAdam(model.variables, config.learning_rate, rates),
         loss=batch_loss,
         posterior=partial(posterior, model, dtype),
         chance=chance,
@@ -241,14 +244,6 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         evaluate=evaluate,
         frame=frame_maker(model, chance.codes("frame", (6, CLASSES, config.latent_dim))),
     )
-
-
-def own_rates(config: Config, model: Model) -> dict[int, float]:
-    """Which variables, by position, learn at the rate of the class means: none, or their last."""
-    if config.mean_learning_rate is None:
-        return {}
-    count, of_means = len(model.variables), len(model.class_mean.trainable_variables)
-    return dict.fromkeys(range(count - of_means, count), config.mean_learning_rate)
 
 
 def results(config: Config, run: Experiment, data: Dataset) -> dict[str, Any]:

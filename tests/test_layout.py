@@ -31,7 +31,7 @@ SECTIONS = [
     "# --- Pictures ",
     "# --- The command ",
 ]
-LENGTH = range(150, 301)  # lines of a module
+LENGTH = range(150, 321)  # lines of a module; three networks and a twin need the most
 DOCSTRING_LENGTH = range(25, 66)
 
 
