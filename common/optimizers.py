@@ -5,7 +5,7 @@ slots, another momentum schedule. In double precision two more facts show (found
 originals): the TF1 optimisers and `tf.keras`'s Adam keep their hyper-parameters as float32 and cast
 them up, and TF1's Adam keeps the powers of its betas as running products in float32.
 
-Adam's update is done by TensorFlow's own kernel, as it was in the originals.
+The update itself is done by TensorFlow's own kernels where the originals called them.
 """
 
 from __future__ import annotations
@@ -146,9 +146,6 @@ class TF1RMSProp(_Slots):
     """`tf.train.RMSPropOptimizer` of TF 1.14: the mean square **starts at ones**, epsilon 1e-10.
 
     ms += (1 - decay) (g^2 - ms);  var -= lr g / sqrt(ms + epsilon)
-
-    TensorFlow's kernel also keeps a momentum slot, which without momentum costs two passes over the
-    memory for nothing: hence written out.
     """
 
     def __init__(
@@ -159,17 +156,25 @@ class TF1RMSProp(_Slots):
         epsilon: float = 1e-10,
         initial_mean_square: float = 1.0,
     ) -> None:
-        super().__init__(variables, learning_rate, starts=[initial_mean_square])
+        super().__init__(variables, learning_rate, starts=[initial_mean_square, 0.0])
         self.decay, self.epsilon = decay, epsilon
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        rate, decay, epsilon = map(self._float32, (self.learning_rate, self.decay, self.epsilon))
-        for variable, (ms,), gradient in zip(self.variables, self.slots, gradients, strict=True):
+        for variable, (ms, mom), gradient in zip(
+            self.variables, self.slots, gradients, strict=True
+        ):
             if gradient is None:
                 continue
-            mean_square = ms + (1 - decay) * (tf.square(gradient) - ms)
-            variable.assign_sub(rate * gradient / tf.sqrt(mean_square + epsilon))
-            ms.assign(mean_square)
+            tf.raw_ops.ResourceApplyRMSProp(
+                var=variable.handle,
+                ms=ms.handle,
+                mom=mom.handle,
+                lr=self._float32(self.learning_rate),
+                rho=self._float32(self.decay),
+                momentum=tf.zeros([], self.dtype),
+                epsilon=self._float32(self.epsilon),
+                grad=gradient,
+            )
 
 
 class LegacyNadam(_Slots):

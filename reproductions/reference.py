@@ -32,11 +32,11 @@ REFERENCE = Path("artifacts") / "reference"
 RUNS = Path("artifacts") / "runs" / "reference"  # the whole runs, with weights; not committed
 SEEDS = {
     "mlp_vae": 10,
-    "mlp_cvae": 1,
+    "mlp_cvae": 3,
     "conv_vae": 3,
     "elbo_cvae": 1,
     "rmsprop_vae": 10,
-    "tfp_cvae": 1,
+    "tfp_cvae": 2,
 }
 CURVES = ("loss", "last_loss", "val_loss", "test_elbo")  # columns of the history that are kept
 FIRST_STEPS = 20  # whose losses `--renew` makes again
@@ -106,14 +106,18 @@ def run_seed(port: Any, seed: int) -> Path:
 
 
 def curves(run: Path) -> dict[str, Any]:
-    """What is kept of a run: the curves of its history, and its final results."""
+    """What is kept of a run: the curves of its history, its final results and its evaluation."""
     rows = read_csv((run / "history.csv").read_text())
     record = json.loads((run / "run.json").read_text())
     kept: dict[str, Any] = {name: [row[name] for row in rows] for name in CURVES if name in rows[0]}
     results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
     # The median round, so that a machine that was busy for a while does not show.
     seconds = float(np.median([row["seconds"] for row in rows])) * len(rows)
-    return kept | {"results": results, "seconds": seconds}
+    return kept | {
+        "results": results,
+        "evaluation": record.get("evaluation", {}),
+        "seconds": seconds,
+    }
 
 
 def load_seeds(module: str) -> dict[str, Any]:
