@@ -63,7 +63,7 @@ def reduced(module: Any, total: Callable[[Losses], Any]) -> Patch:
     """The module's own reconstruction and KL, reduced in another way."""
     good = module.loss
 
-    def wrong(model: Any, images: Any, labels: Any, eps: Any) -> Losses:
+    def wrong(model: Any, images: Any, labels: Any, eps: Any, **_: Any) -> Losses:
         losses = good(model, images, labels, eps)
         return losses._replace(loss=total(losses))
 
@@ -115,7 +115,7 @@ def closed_form_elbo(model: Any, images: Any, labels: Any, eps: Any) -> Losses:
     return Losses(tf.reduce_mean(losses.reconstruction + kl), losses.reconstruction, kl)
 
 
-def closed_form_tfp(model: Any, images: Any, labels: Any, eps: Any) -> Losses:
+def closed_form_tfp(model: Any, images: Any, labels: Any, eps: Any, **_: Any) -> Losses:
     """tfp_cvae with KL(posterior || prior) in closed form."""
     losses = GOOD_TFP(model, images, labels, eps)
     posterior = model.encoder(tfp_cvae.inputs(images, eps.dtype))

@@ -224,4 +224,4 @@ def test_evaluator_returns_every_image_once(sample: Callable[[str], Dataset]) ->
 
 def test_in_batches_concatenates() -> None:
     array = np.arange(10)
-    np.testing.assert_array_equal(in_batches(lambda part: part * 2, array, 3), array * 2)
+    np.testing.assert_array_equal(in_batches(lambda part: part * 2, array, batch_size=3), array * 2)
