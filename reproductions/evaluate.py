@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
 ORIGINAL_GRIDS = GOLDEN / "004" / "class-grids.npz"
 SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
+WIDTH = 44  # of the first column
 HEADER = (
-    f"{'run':28} {'recon-':>8} {'KL':>7} {'objective':>10} {'ELBO':>9} {'log-':>15} {'eff.':>6}"
-    f" {'active':>6} {'weight':>7}\n"
-    f"{'':28} {'struction':>8} {'':>6} {'':>10} {'':>9} {'likelihood':>15} {'smpl.':>6}"
-    f" {'units':>6} {'of KL':>7}"
+    f"{'run':{WIDTH}}    recon-     KL  objective      ELBO            log-   eff. active  weight\n"
+    f"{'':{WIDTH}} struction                                  likelihood  smpl.  units   of KL"
 )
 
 
@@ -112,9 +111,14 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _name(record: dict[str, Any]) -> str:
-    variant = record["config"].get("objective", "document")
-    suffix = "" if variant == "document" else f" {variant}"
-    return f"{record['module']}{suffix}, seed {record['seed']}" + (", quick" * record["quick"])
+    """Module, settings that are not the document's, seed."""
+    defaults = vars(program(record["module"]).config())
+    changed = [
+        f"{name.replace('_', '-')} {value}"
+        for name, value in record["config"].items()
+        if value != defaults[name]
+    ]
+    return ", ".join([" ".join([record["module"], *changed]), f"seed {record['seed']}"])
 
 
 def _reopen(folder: Path, record: dict[str, Any]) -> tuple[Experiment, Dataset, Program]:
@@ -137,7 +141,7 @@ def _figures(
 def as_line(name: str, f: dict[str, Any]) -> str:
     """A line of the first table."""
     cells = [
-        f"{name:28} {f['reconstruction']:9.2f} {f['kl']:6.2f} {f['objective']:10.2f}",
+        f"{name:{WIDTH}} {f['reconstruction']:9.2f} {f['kl']:6.2f} {f['objective']:10.2f}",
         f"{f['elbo']:9.2f} {f['log_likelihood']:8.2f} ± {f['log_likelihood_se']:.2f}",
         f"{f['effective_samples']:6.0f} {f['active_units']:6d} {f['kl_weight']:7.2g}",
     ]
@@ -173,12 +177,12 @@ def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> N
     from common.evaluation import DRAWN
 
     print("\nHow often a wanted digit came out, in per cent (95 % intervals below)")
-    print(f"{'':44}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
+    print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
     for name, f in wanted:
         _print_shares(f"{name}: prior", f["right"], DRAWN)
-        _print_shares(f"{name}: document's grid", f["grid_right"], 225)
+        _print_shares(f"{name}: grid", f["grid_right"], 225)
     if original:
-        _print_shares("original tfp_cvae (TF 1.14): document's grid", original_right(), 225)
+        _print_shares("original (TF 1.14): grid", original_right(), 225)
     for name, f in wanted:
         print(
             f"{name}: {f['nearest_class_mean']:.1%} of the test images have their z_mean nearest to"
@@ -188,9 +192,12 @@ def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> N
 
 def _print_shares(name: str, right: Sequence[int] | np.ndarray, of: int) -> None:
     pairs = [(int(k), of) for k in right] + [(int(sum(right)), 10 * of)]
-    print(f"{name:44}" + "".join(f"{k / n:8.0%}" for k, n in pairs))
+    print(f"{name:{WIDTH}}" + "".join(f"{k / n:8.0%}" for k, n in pairs))
     bounds = [interval(k, n) for k, n in pairs]
-    print(f"{'':44}" + "".join(f"{f'{100 * low:.0f}–{100 * high:.0f}':>8}" for low, high in bounds))
+    print(
+        f"{'':{WIDTH}}"
+        + "".join(f"{f'{100 * low:.0f}–{100 * high:.0f}':>8}" for low, high in bounds)
+    )
 
 
 def _grids(model: Any, draw: Draw) -> np.ndarray:
