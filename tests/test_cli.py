@@ -230,3 +230,10 @@ def test_tensorboard_that_is_missing_is_said_before_anything_is_made(
     assert program("mlp_vae").main(["--tensorboard"]) == 2
     assert "pip install tensorboard" in complaint(capsys, "mlp_vae")
     assert list(on_sample.iterdir()) == []
+
+
+def test_an_unknown_objective_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program("mlp_vae").main(["--objective", "gan"]) == 2
+    error = capsys.readouterr().err
+    assert "document" in error and "elbo" in error
+    assert len(error.splitlines()) == 1
