@@ -25,11 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import MODULES, parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
-from reproductions import CATALOGUE, program
+from reproductions import program
 
-MODULES = {entry.module: entry.document for entry in CATALOGUE}
 PYTORCH = ("eager", "channels-last", "compile")
 SECONDS = 1.5  # of each side in each round, about
 SAME = 1e-3  # largest relative difference of a rival's first losses from ours
@@ -102,21 +102,17 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
     parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
     parser.add_argument("--documents", type=Path, help="the folder of the documents' texts")
-    options = parser.parse_args()
-    for module in options.modules:
-        if module not in MODULES:
-            parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
+    options = parse(parser)
     if (options.tf114 or options.tf200) and not options.documents:
         parser.error("the originals need --documents, too")
 
     print(machine(), flush=True)
     rows, details = [], []
-    for module in options.modules or MODULES:
+    for module in options.modules:
         sides = measure(module, options)
         rows.append(row(module, sides))
         details.append(detail(module, sides))
@@ -197,21 +193,21 @@ def start(module: str, path: Path, folder: Path, options: argparse.Namespace) ->
     document = MODULES[module]
     python = options.tf200 if document == "002" else options.tf114
     if python and "§3" not in document:
-        sides.append(Side("original", original(python, document[:3], folder, options.documents)))
+        sides.append(Side("original", original(python, module, folder, options.documents)))
     return sides
 
 
-def original(python: str, number: str, folder: Path, documents: Path) -> list[str]:
+def original(python: str, module: str, folder: Path, documents: Path) -> list[str]:
     """The command that runs an original program at our pace."""
     import numpy as np
 
     from common import datasets
 
-    data = datasets.load("fashion_mnist" if number == "001" else "mnist")
-    name = "fashion_mnist" if number == "001" else "mnist"
+    data = datasets.load(program(module).dataset)
     arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
     names = ("x_train", "y_train", "x_test", "y_test")
-    np.savez(folder / f"{name}.npz", **dict(zip(names, arrays, strict=True)))
+    np.savez(folder / f"{data.name}.npz", **dict(zip(names, arrays, strict=True)))
+    number = MODULES[module].split()[0]
     text = next(documents.glob(f"{number}_*.txt"))
     return [python, str(HERE / "original.py"), number, str(text), str(folder)]
 

@@ -19,10 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import parse
 from common.runs import read_csv
-from reproductions import CATALOGUE
 
-MODULES = [entry.module for entry in CATALOGUE]
 IMPORTS = "import tensorflow, tensorflow_probability; tensorflow_probability.layers"
 FIRST_STEP = """
 import os, sys
@@ -48,14 +47,10 @@ def main() -> None:
         prog="python -m benchmarks.whole", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
     parser.add_argument("--full", action="store_true", help="the document's whole training")
-    options = parser.parse_args()
-    for module in options.modules:
-        if module not in MODULES:
-            parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
+    options = parse(parser)
     print(HEADER)
-    for module in options.modules or MODULES:
+    for module in options.modules:
         print(line(module, options.full), flush=True)
 
 

@@ -1,6 +1,6 @@
 """`python -m reproductions.classifier`: trains the classifier that judges the conditional models.
 
-A minute's work. The weights go to `common/classifier.npz`, about 130 kB; they are kept in the
+A minute's work. The weights go to `common/classifier.npz`, about 110 kB; they are kept in the
 repository, so that all runs are judged alike. Nothing else needs this command.
 """
 

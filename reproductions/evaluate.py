@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str]) -> None:
+    from common import datasets
+
     parser = OneLineParser(
         prog="python -m reproductions.evaluate",
         description="What trained models are worth on the test set: the parts of the ELBO, the"
@@ -71,7 +73,12 @@ def _evaluate(argv: Sequence[str]) -> None:
     records = [_record(folder) for folder in options.runs]  # before any work
     sizes = {"images": options.images, "samples": options.samples}
     names = [_name(r) for r in records]
-    runs = [_reopen(folder, r) for folder, r in zip(options.runs, records, strict=True)]
+    ports = [program(r["module"]) for r in records]
+    data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
+    runs = [
+        (port.reopen(folder, data[port.dataset]), data[port.dataset], port)
+        for folder, port in zip(options.runs, ports, strict=True)
+    ]
     figures = [_figures(run, data, port, sizes) for run, data, port in runs]
 
     print(HEADER)
@@ -119,14 +126,6 @@ def _name(record: dict[str, Any]) -> str:
         if value != defaults[name]
     ]
     return ", ".join([" ".join([record["module"], *changed]), f"seed {record['seed']}"])
-
-
-def _reopen(folder: Path, record: dict[str, Any]) -> tuple[Experiment, Dataset, Program]:
-    from common import datasets
-
-    port = program(record["module"])
-    data = datasets.load(port.dataset)
-    return port.reopen(folder, data), data, port
 
 
 def _figures(
