@@ -5,6 +5,7 @@ Trained by `python -m reproductions.classifier`; its weights lie beside this fil
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ def build() -> Any:
     )
 
 
+@cache
 def load() -> Any:
-    """The trained network."""
+    """The trained network, read once."""
     network = build()
     with np.load(WEIGHTS, allow_pickle=False) as arrays:
         network.set_weights([arrays[name] for name in sorted(arrays.files)])
@@ -45,7 +47,6 @@ def load() -> Any:
 
 def classify(pictures: Array) -> Array:
     """The digits that pictures [..., 28, 28] show; values are clipped to 0 .. 1. int [...]."""
-    network = load()
     x = np.clip(pictures, 0, 1).astype(np.float32).reshape(-1, 28, 28, 1)
-    logits = in_batches(network, x)
+    logits = in_batches(load(), x)
     return logits.argmax(axis=1).reshape(pictures.shape[:-2])

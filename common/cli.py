@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from common.chance import Chance, Weights
@@ -72,15 +73,9 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
-        from common.chance import Seeded
-        from common.runs import read_finished
-
-        record, weights = read_finished(self.name, Path(folder))
-        config = self.config(**record["config"])
-        model = self.build(config, Seeded(record["seed"]).weights(), record["dtype"])
-        variables = list(model.values()) if isinstance(model, dict) else model.variables
-        for variable, value in zip(variables, weights, strict=True):
-            variable.assign(value)
+        config, chance, dtype, weights = self._finished(folder)
+        model = self.build(config, chance.weights(), dtype)
+        _assign(list(model.values()) if isinstance(model, dict) else model.variables, weights)
         return model
 
     def reopen(self, folder: str | Path, data: Dataset) -> Experiment:
@@ -93,15 +88,18 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
+        config, chance, dtype, weights = self._finished(folder)
+        experiment = self.experiment(config, data, chance, dtype)
+        _assign(experiment.variables, weights)
+        return experiment
+
+    def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
+        """What a finished run was made with, and its trained weights."""
         from common.chance import Seeded
         from common.runs import read_finished
 
         record, weights = read_finished(self.name, Path(folder))
-        config = self.config(**record["config"])
-        experiment = self.experiment(config, data, Seeded(record["seed"]), record["dtype"])
-        for variable, value in zip(experiment.variables, weights, strict=True):
-            variable.assign(value)
-        return experiment
+        return self.config(**record["config"]), Seeded(record["seed"]), record["dtype"], weights
 
     def evaluate(self, run: Experiment, data: Dataset, **sizes: Any) -> dict[str, Any]:
         """The figures of a trained model, see `common.evaluation`; `sizes` go to `evaluate`."""
@@ -118,6 +116,11 @@ class Program:
         return run_command(
             self.name, lambda: _train(self, _parse(self, arguments)), "--debug" in arguments
         )
+
+
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def run_command(name: str, command: Callable[[], None], debug: bool = False) -> int:

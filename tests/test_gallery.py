@@ -25,10 +25,14 @@ import pytest
 from PIL import Image
 
 from common import animation, plotting
-from reproductions import CATALOGUE, gallery
+from reproductions import CATALOGUE, GOLDEN
+from reproductions.gallery import __main__ as command
+from reproductions.gallery import charts, content, markup, pictures
+from reproductions.gallery.content import collect
+from reproductions.gallery.page import render
 
 HOSTILE = "<script>alert('x')</script>\"'&</script>"
-TEMPLATE = (gallery.PACKAGE / "gallery.html").read_text()
+TEMPLATE = command.TEMPLATE.read_text()
 MODULES = [entry.module for entry in CATALOGUE]
 EPOCHS = 3
 
@@ -50,7 +54,7 @@ def make_run(folder: Path, module: str, **record: Any) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(record))
     x, every = ("step", 100) if module == "rmsprop_vae" else ("epoch", 1)
-    trace = gallery.EXHIBITS[module].traces[0].column
+    trace = content.EXHIBITS[module].traces[0].column
     columns = dict.fromkeys([x, "loss", "reconstruction", "kl", trace])
     rows = [",".join(columns)]
     for i in range(1, EPOCHS + 1):
@@ -70,10 +74,10 @@ def make_frames() -> list[np.ndarray]:
 
 
 def make_page(reference: Path, *own: Path) -> str:
-    return gallery.render(gallery.collect(reference, [(run, True) for run in own]), TEMPLATE)
+    return render(collect(reference, [(run, True) for run in own]), TEMPLATE)
 
 
-def pixels(picture: gallery.Picture) -> np.ndarray:
+def pixels(picture: pictures.Picture) -> np.ndarray:
     data = base64.b64decode(picture["src"].partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
 
@@ -235,7 +239,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=MODULES)
 def test_docstring_says_what_the_page_shows(entry):
-    text = gallery.read_docstring(gallery.PACKAGE / f"{entry.module}.py")
+    text = content.read_docstring(content.MODULES / f"{entry.module}.py")
     assert text["number"] == entry.document
     assert text["what"].endswith(".")
     assert text["source"].startswith("Source: ")
@@ -247,15 +251,15 @@ def test_docstring_says_what_the_page_shows(entry):
 
 
 def test_docstring_title_and_date():
-    text = gallery.read_docstring(gallery.PACKAGE / "tfp_cvae.py")
+    text = content.read_docstring(content.MODULES / "tfp_cvae.py")
     assert (text["title"], text["date"]) == ("条件VAE", "2019-08-18")
-    assert gallery.read_docstring(gallery.PACKAGE / "rmsprop_vae.py")["date"] == ""
+    assert content.read_docstring(content.MODULES / "rmsprop_vae.py")["date"] == ""
 
 
 def test_docstring_of_no_module(tmp_path):
-    assert gallery.read_docstring(tmp_path / "none.py") == {}
+    assert content.read_docstring(tmp_path / "none.py") == {}
     (tmp_path / "broken.py").write_text("def (")
-    assert gallery.read_docstring(tmp_path / "broken.py") == {}
+    assert content.read_docstring(tmp_path / "broken.py") == {}
 
 
 @pytest.mark.parametrize(
@@ -269,22 +273,22 @@ def test_docstring_of_no_module(tmp_path):
     ],
 )
 def test_band_of_the_original(module, column, xs):
-    original = gallery.read_original(gallery.GOLDEN, gallery.EXHIBITS[module])
+    original = content.read_original(GOLDEN, content.EXHIBITS[module])
     low, high = original["seeds"]["bands"][column]
     assert [x for x, _ in low] == [x for x, _ in high] == list(xs)
     assert all(a <= b for (_, a), (_, b) in zip(low, high, strict=True))
     assert (low == high) == (original["seeds"]["count"] == 1)
-    assert set(original["pictures"]) == set(gallery.EXHIBITS[module].pictures)
+    assert set(original["pictures"]) == set(content.EXHIBITS[module].pictures)
 
 
 def test_band_of_the_reference(tmp_path):
     make_run(tmp_path / "conv_vae", "conv_vae")
     runs = [{"loss": [3.0, 2.0], "val_loss": [4.0, 1.0]}, {"loss": [5.0, 1.0], "val_loss": [4, 4]}]
     (tmp_path / "conv_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
-    view = gallery.collect(tmp_path, [])["modules"][2]
+    view = collect(tmp_path, [])["modules"][2]
     assert view["seeds"]["count"] == 2
     assert view["seeds"]["bands"]["loss"] == ([(1, 3), (2, 1)], [(1, 5), (2, 2)])
-    curves = {curve.name: curve for curve in gallery.curves_of(view)}
+    curves = {curve.name: curve for curve in charts.curves_of(view)}
     assert curves["reference, training loss, 2 seeds"].style == "band run-0"
     assert curves["reference, validation loss, 2 seeds"].style == "band run-0 second"
     assert curves["original, training loss, 3 seeds"].style == "band original"
@@ -295,27 +299,27 @@ def test_band_of_the_reference(tmp_path):
     "runs", [None, 5, [], [5], [{}], [{"loss": 1}], [{"loss": ["x"]}], [{"loss": [1]}, {}]]
 )
 def test_band_of_nonsense(runs):
-    assert gallery.read_seeds(runs, {"loss": "loss"}, 1) == {"count": 0, "bands": {}}
+    assert content.read_seeds(runs, {"loss": "loss"}, 1) == {"count": 0, "bands": {}}
 
 
 def test_verdicts_of_the_proof_command_go_first(tmp_path):
     (tmp_path / "mlp_vae").mkdir()
     own = {"entries": [{"module": "mlp_vae", "steps": 1}]}
     (tmp_path / "mlp_vae" / "lockstep.json").write_text(json.dumps(own))
-    assert gallery.read_verdicts(tmp_path, "mlp_vae") == (own["entries"], [])
+    assert content.read_verdicts(tmp_path, "mlp_vae") == (own["entries"], [])
     whole = {"module": "mlp_vae", "figure": "loss"}
     found = {"lockstep": [{"module": "mlp_vae", "steps": 2}], "whole_runs": [whole, {}]}
     (tmp_path / "verify.json").write_text(json.dumps(found))
-    assert gallery.read_verdicts(tmp_path, "mlp_vae") == (found["lockstep"], [whole])
+    assert content.read_verdicts(tmp_path, "mlp_vae") == (found["lockstep"], [whole])
 
 
 def test_every_module_has_an_exhibit():
-    assert list(gallery.EXHIBITS) == MODULES
+    assert list(content.EXHIBITS) == MODULES
 
 
 def test_film_has_the_frames_of_the_gif(tmp_path):
     run = make_run(tmp_path / "run", "mlp_vae")
-    film, last = gallery.read_film(run / "training.gif", ["before", "1", "2", "3"])
+    film, last = pictures.read_film(run / "training.gif", ["before", "1", "2", "3"])
     assert (film["width"], film["height"]) == (84, 56), "caption and magnification are undone"
     assert (film["columns"], film["rows"]) == (2, 2)
     assert film["labels"] == ["before", "1", "2", "3"]
@@ -327,17 +331,17 @@ def test_film_has_the_frames_of_the_gif(tmp_path):
 
 
 def test_long_film_is_thinned_out(tmp_path):
-    n = gallery.MAX_FRAMES + 30
+    n = pictures.MAX_FRAMES + 30
     frames = [np.full((28, 28), i % 256, np.uint8) for i in range(n)]
     (tmp_path / "training.gif").write_bytes(animation.gif(frames, [str(i) for i in range(n)]))
-    film, _ = gallery.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
-    assert len(film["labels"]) == gallery.MAX_FRAMES
+    film, _ = pictures.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
+    assert len(film["labels"]) == pictures.MAX_FRAMES
     assert (film["labels"][0], film["labels"][-1]) == ("0", str(n - 1))
 
 
 def test_labels_that_do_not_fit_are_not_used(tmp_path):
     run = make_run(tmp_path / "run", "mlp_vae")
-    film, _ = gallery.read_film(run / "training.gif", ["before", "1"])
+    film, _ = pictures.read_film(run / "training.gif", ["before", "1"])
     assert film["labels"] == ["picture 1", "picture 2", "picture 3", "picture 4"]
 
 
@@ -348,8 +352,8 @@ def test_grid_is_cut_out_of_its_figure(tmp_path, background):
     axis = plotting.normal_quantiles(15)
     figure = plotting.manifold(images, axis, axis, "Title", "gray")
     (tmp_path / "manifold.png").write_bytes(plotting.to_png(figure, "note"))
-    size: gallery.Picture = {"src": "", "width": 420, "height": 420}
-    grid = pixels(gallery.read_picture(tmp_path / "manifold.png", size))
+    size: pictures.Picture = {"src": "", "width": 420, "height": 420}
+    grid = pixels(pictures.read_picture(tmp_path / "manifold.png", size))
     assert grid.shape == (420, 420)
     low, high = images.min(), images.max()
     for row, column in ((0, 0), (14, 14), (0, 14), (7, 7), (14, 0)):
@@ -360,11 +364,11 @@ def test_grid_is_cut_out_of_its_figure(tmp_path, background):
 
 def test_picture_without_axes_is_shown_whole():
     image = Image.new("L", (200, 100), 255)
-    assert gallery.inside_axes(image).size == (200, 100)
+    assert pictures.inside_axes(image).size == (200, 100)
 
 
 def test_history_and_labels(tmp_path):
-    run = gallery.read_run(make_run(tmp_path / "run", "rmsprop_vae"), None)
+    run = content.read_run(make_run(tmp_path / "run", "rmsprop_vae"), None)
     assert run["history"]["step"] == [100, 200, 300]
     assert run["film"]["labels"] == ["before training", "step 100", "step 200", "step 300"]
     assert run["problems"] == []
@@ -384,18 +388,16 @@ def test_history_and_labels(tmp_path):
     ],
 )
 def test_ticks(low, high, expected):
-    assert gallery.ticks(low, high) == expected
+    assert charts.ticks(low, high) == expected
 
 
 def test_ticks_of_one_epoch():
-    assert gallery.ticks(0, 1, at_least=1) == [0, 1]
+    assert charts.ticks(0, 1, at_least=1) == [0, 1]
 
 
 def test_chart_leaves_out_what_is_not_finite():
-    curve = gallery.Curve(
-        "loss", [(1, 3.0), (2, float("nan")), (3, float("inf")), (4, 1.0)], "line"
-    )
-    drawn = gallery.chart([curve], "epoch", "nats")
+    curve = charts.Curve("loss", [(1, 3.0), (2, float("nan")), (3, float("inf")), (4, 1.0)], "line")
+    drawn = charts.chart([curve], "epoch", "nats")
     assert "nan" not in drawn
     assert "inf" not in drawn
     assert drawn.count("<circle") == 2
@@ -403,27 +405,27 @@ def test_chart_leaves_out_what_is_not_finite():
 
 @pytest.mark.parametrize("points", [[], [(1, float("nan"))]])
 def test_chart_of_nothing(points):
-    assert "No numbers" in gallery.chart([gallery.Curve("loss", points, "line")], "epoch", "nats")
+    assert "No numbers" in charts.chart([charts.Curve("loss", points, "line")], "epoch", "nats")
 
 
 def test_chart_of_a_single_constant():
-    drawn = gallery.chart([gallery.Curve("loss", [(1, 0.0)], "line")], "epoch", "nats")
+    drawn = charts.chart([charts.Curve("loss", [(1, 0.0)], "line")], "epoch", "nats")
     assert drawn.count("<circle") == 1
 
 
 def test_far_point_is_named_and_not_drawn():
-    line = gallery.Curve("loss", [(100, 270.0), (3000, 165.0)], "line")
-    printed = gallery.Curve("printed", [(1, 645.08), (1000, 173.02)], "printed", single=True)
-    drawn = gallery.chart([line, printed], "step", "nats")
+    line = charts.Curve("loss", [(100, 270.0), (3000, 165.0)], "line")
+    printed = charts.Curve("printed", [(1, 645.08), (1000, 173.02)], "printed", single=True)
+    drawn = charts.chart([line, printed], "step", "nats")
     assert "printed (not shown: 645.08 at 1)" in drawn
     assert drawn.count('<circle class="printed"') == 2  # the other one, and the legend's
 
 
 def test_comparison_with_the_original(tmp_path):
     make_run(tmp_path / "mlp_vae", "mlp_vae")
-    view = gallery.collect(tmp_path, [])["modules"][0]
+    view = collect(tmp_path, [])["modules"][0]
     low, high = view["original"]["seeds"]["bands"]["loss"]
-    (sentence,) = gallery.comparisons(view, view["runs"][0])
+    (sentence,) = charts.comparisons(view, view["runs"][0])
     assert sentence.startswith("After epoch 3: mean cost of an epoch 297; original, 8 seeds: ")
     assert f"{low[2][1]:,.6g} to {high[2][1]:,.6g}" in sentence
 
@@ -505,6 +507,7 @@ def test_nothing_of_a_hostile_run_becomes_markup(tmp_path, reference):
         tmp_path / HOSTILE.replace("/", ""), "mlp_vae",
         seed=HOSTILE, quick=HOSTILE, config={HOSTILE: HOSTILE, "epochs": [HOSTILE]},
         results={HOSTILE: float("nan")}, environment=HOSTILE,
+        evaluation={"kl": HOSTILE, "wanted_digits": {"right": [HOSTILE], "share": HOSTILE}},
     )  # fmt: skip
     (run / "manifold.png").rename(run / f"{HOSTILE.replace('/', '')}.png")
     rows = (run / "history.csv").read_text().splitlines()
@@ -529,8 +532,18 @@ def test_nothing_of_a_hostile_run_becomes_markup(tmp_path, reference):
     assert not [n for _, a in hostile.elements for n in a if n.startswith("on")]
 
 
+def test_a_run_shows_what_it_is_worth(tmp_path):
+    wanted = {"right": [1000, 250, *[0] * 8], "share": 0.125}
+    worth = {"reconstruction": 144.019, "kl": 13.21, "elbo": -157.23, "wanted_digits": wanted}
+    run = make_run(tmp_path / "run", "tfp_cvae", evaluation=worth)
+    page = make_page(tmp_path, run)
+    assert "<td>144.02<td>13.21<td>−157.23<td>–" in page, "log-likelihood: not known"
+    assert "<td>100%<td>25%<td>0%" in page
+    assert page.count("The test set, nats per image") == 1, "of runs without figures nothing"
+
+
 def test_json_cannot_end_its_script():
-    text = gallery._script_json([HOSTILE, "<!--"])
+    text = markup.script_json([HOSTILE, "<!--"])
     assert "<" not in text
     assert json.loads(text) == [HOSTILE, "<!--"]
 
@@ -545,7 +558,7 @@ def test_page_without_any_run(tmp_path):
 def test_page_without_the_package(tmp_path):
     """Neither modules nor recordings: what the catalogue says is left."""
     make_run(tmp_path / "reference" / "tfp_cvae", "tfp_cvae")
-    page = gallery.render(gallery.collect(tmp_path / "reference", [], tmp_path, tmp_path), TEMPLATE)
+    page = render(collect(tmp_path / "reference", [], tmp_path, tmp_path), TEMPLATE)
     assert "Beside the original" not in page
     assert Outline(page).values("id") == ["overview", *MODULES]
 
@@ -570,9 +583,9 @@ def test_broken_file_is_named_and_the_rest_is_shown(tmp_path, name, content, pro
         (run / name).unlink()
     else:
         (run / name).write_bytes(content)
-    page = gallery.collect(tmp_path, [])
+    page = collect(tmp_path, [])
     assert page["modules"][0]["runs"][0]["problems"] == [problem]
-    assert problem[1:] in gallery.render(page, TEMPLATE)
+    assert problem[1:] in render(page, TEMPLATE)
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -585,7 +598,7 @@ def test_command_takes_finished_runs(tmp_path, monkeypatch, capsys):
     make_run(runs / "0002", "mlp_vae")
     make_run(runs / "0003", "mlp_vae", finished=False)
     (runs / "latest").symlink_to("0003")
-    assert gallery.main([]) == 0
+    assert command.main([]) == 0
     page = (tmp_path / "artifacts" / "gallery.html").read_text()
     assert "Your run 0002</h3>" in page
     assert "your run 0001" in page
@@ -597,7 +610,7 @@ def test_command_takes_finished_runs(tmp_path, monkeypatch, capsys):
 def test_command_takes_the_runs_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, two = make_run(tmp_path / "one", "mlp_vae"), make_run(tmp_path / "two", "conv_vae")
-    assert gallery.main([str(one), str(two), "--output", "out/page.html"]) == 0
+    assert command.main([str(one), str(two), "--output", "out/page.html"]) == 0
     page = (tmp_path / "out" / "page.html").read_text()
     assert "Your run one</h3>" in page
     assert "Your run two</h3>" in page
@@ -607,7 +620,7 @@ def test_command_takes_the_runs_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments", [["nowhere"], ["."], ["--colour", "red"]])
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
-    assert gallery.main(arguments) == 2
+    assert command.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "artifacts").exists()
 

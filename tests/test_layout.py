@@ -19,7 +19,6 @@ COMMANDS = {
     "reference",
     "wholeruns",
     "tables",
-    "gallery",
     "evaluate",
     "classifier",
 }  # of the package; no reproductions

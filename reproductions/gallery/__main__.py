@@ -1,0 +1,70 @@
+"""The command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.cli import OneLineParser, run_command
+from common.errors import BadInput
+from common.files import write_atomically
+from common.runs import ROOT as RUNS
+from reproductions.gallery.content import EXHIBITS, collect, read_json
+from reproductions.gallery.page import render
+from reproductions.reference import REFERENCE
+
+OUTPUT = Path("artifacts") / "gallery.html"
+TEMPLATE = Path(__file__).parent / "page.html"
+
+
+def finished_runs(root: Path) -> list[tuple[Path, bool]]:
+    """The finished runs below a folder; pictures are taken from the newest of each module."""
+    found = []
+    for folder in sorted(root.glob("*")):
+        runs = [
+            run
+            for run in sorted(folder.glob("*"))
+            if not run.is_symlink() and read_json(run / "run.json").get("finished") is True
+        ]
+        found += [(run, run == runs[-1]) for run in runs]
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("gallery", lambda: _make(_parse(sys.argv[1:] if argv is None else argv)))
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="python -m reproductions.gallery",
+        description="Makes one HTML page of the reference results and of runs of one's own.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN",
+        help=f"folder of a run (default: the finished runs below {RUNS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
+    )
+    return parser.parse_args(argv)
+
+
+def _make(options: argparse.Namespace) -> None:
+    for folder in options.runs:
+        if read_json(folder / "run.json").get("module") not in EXHIBITS:
+            raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
+    own = [(folder, True) for folder in options.runs] or finished_runs(RUNS)
+    page = collect(REFERENCE, own)
+    text = render(page, TEMPLATE.read_text(encoding="utf-8"))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.output, text)
+    count = sum(len(view["runs"]) for view in page["modules"])
+    print(f"{options.output}: {count} runs, {len(text.encode()) / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

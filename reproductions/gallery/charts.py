@@ -1,0 +1,207 @@
+"""Curves as SVG, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from reproductions.gallery.content import EXHIBITS, ModuleView, Point, RunView, Seeds, x_column
+from reproductions.gallery.markup import capital, escaped, number
+
+# --- Drawing --------------------------------------------------------------------------------------
+
+
+class Curve(NamedTuple):
+    """Something to draw: a line, a band between two lines, or single points."""
+
+    name: str
+    points: Sequence[Point]
+    style: str  # CSS classes
+    upper: Sequence[Point] = ()  # of a band; then `points` is the lower line
+    single: bool = False  # points without a line
+
+
+LEFT, RIGHT, TOP, BOTTOM = 84, 30, 16, 58  # margins
+
+
+def chart(
+    curves: Sequence[Curve], x_name: str, y_name: str, size: tuple[int, int] = (720, 380)
+) -> str:
+    """Draws curves as an SVG with axes, and a legend below it.
+
+    The vertical axis fits lines and bands; single points far beyond are named in the legend.
+
+    Args:
+      curves: what to draw; numbers that are not finite are left out.
+      x_name: what is counted along the horizontal axis, which starts at 0.
+      y_name: the vertical axis: quantity and unit.
+      size: of the view box; text is about 12 units high.
+    """
+    width, height = size
+    curves = [c._replace(points=_finite(c.points), upper=_finite(c.upper)) for c in curves]
+    curves = [c for c in curves if c.points]
+    if not curves:
+        return "<p class=none>No numbers to draw.</p>"
+    fitted = [c for c in curves if not c.single] or curves
+    values = [y for c in fitted for _, y in (*c.points, *c.upper)]
+    low, high = min(values), max(values)
+    room = 0.5 * (high - low) or 0.05 * abs(high) or 1.0
+    curves = [_within(c, low - room, high + room) if c.single else c for c in curves]
+    values += [y for c in curves if c.single for _, y in c.points]
+    low, high = min(values) - 0.1 * room, max(values) + 0.1 * room
+    x_max = max(x for c in curves for x, _ in (*c.points, *c.upper)) or 1.0
+
+    def across(x: float) -> float:
+        return LEFT + x / x_max * (width - LEFT - RIGHT)
+
+    def up(y: float) -> float:
+        return TOP + (high - y) / (high - low) * (height - TOP - BOTTOM)
+
+    def path(points: Sequence[Point]) -> str:
+        return " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+
+    parts = []
+    for y in ticks(low, high):
+        parts.append(f'<path class=grid d="M{LEFT} {up(y):.1f}H{width - RIGHT}"/>')
+        parts.append(f"<text class=y x={LEFT - 10} y={up(y):.1f}>{number(y)}</text>")
+    for x in ticks(0, x_max, at_least=1):
+        parts.append(f'<path class=tick d="M{across(x):.1f} {height - BOTTOM}v6"/>')
+        parts.append(f"<text class=x x={across(x):.1f} y={height - BOTTOM + 10}>{number(x)}</text>")
+    parts.append(f'<path class=axis d="M{LEFT} {TOP}V{height - BOTTOM}H{width - RIGHT}"/>')
+    parts.append(
+        f'<text class="x name" x={(LEFT + width - RIGHT) / 2} y={height - 22}>'
+        f"{escaped(x_name)}</text>"
+    )
+    for c in curves:
+        title = f"<title>{escaped(c.name)}</title>"
+        if c.upper:
+            outline = path([*c.points, *reversed(c.upper)])
+            parts.append(f'<polygon class="{c.style}" points="{outline}">{title}</polygon>')
+        elif not c.single and len(c.points) > 1:
+            line = path(c.points)
+            parts.append(f'<polyline class="{c.style}" points="{line}">{title}</polyline>')
+        if c.single or (not c.upper and len(c.points) <= 60):
+            for x, y in c.points:
+                parts.append(
+                    f'<circle class="{c.style}" cx={across(x):.1f} cy={up(y):.1f} r=4>'
+                    f"<title>{escaped(c.name)}, {escaped(x_name)} {number(x)}: {number(y)}</title>"
+                    "</circle>"
+                )
+    label = "; ".join(f"{c.name}: {number(c.points[0][1])} to {number(c.points[-1][1])}"
+                      for c in curves if not c.single)  # fmt: skip
+    kind = "chart large" if width > 600 else "chart"
+    return (
+        f'<figure class="{kind}"><p class=unit>{escaped(capital(y_name))}</p>'
+        f'<svg viewBox="0 0 {width} {height}" role=img aria-label="{escaped(label)}">'
+        f"{''.join(parts)}</svg><figcaption class=legend>"
+        f"{''.join(_legend(c) for c in curves)}</figcaption></figure>"
+    )
+
+
+def _legend(curve: Curve) -> str:
+    if curve.upper:
+        mark = f'<rect class="{curve.style}" x=1 y=2 width=26 height=10 />'
+    elif curve.single:
+        mark = f'<circle class="{curve.style}" cx=14 cy=7 r=4 />'
+    else:
+        mark = f'<path class="{curve.style}" d="M1 7H27"/>'
+    return (
+        f'<span><svg viewBox="0 0 28 14" width=28 height=14 aria-hidden=true>{mark}</svg>'
+        f"{escaped(curve.name)}</span>"
+    )
+
+
+def ticks(low: float, high: float, at_least: float = 0) -> list[float]:
+    """About five round numbers from low to high, `at_least` apart."""
+    raw = max((high - low) / 5, at_least)
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _within(points: Curve, low: float, high: float) -> Curve:
+    """Single points, those from low to high; the others move into the name."""
+    inside = [(x, y) for x, y in points.points if low <= y <= high]
+    outside = [f"{number(y)} at {number(x)}" for x, y in points.points if not low <= y <= high]
+    name = f"{points.name} (not shown: {', '.join(outside)})" if outside else points.name
+    return points._replace(name=name, points=inside)
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    """The points that can be drawn; what exceeds 1e30 is taken for infinite."""
+    return [(x, y) for x, y in points if abs(x) < 1e30 and abs(y) < 1e30]
+
+
+# --- What there is to draw, and to say ------------------------------------------------------------
+
+
+def curves_of(view: ModuleView) -> list[Curve]:
+    """The loss curves of a module: the original's in grey, the document's numbers, the runs'."""
+    exhibit, original = EXHIBITS[view["entry"].module], view["original"]
+    drawn = []
+    for trace in exhibit.traces:
+        second = " second" if trace != exhibit.traces[0] else ""
+        for whose, seeds, colour in (
+            ("original", original["seeds"] if original else None, "original"),
+            ("reference", view["seeds"], "run-0"),
+        ):
+            if seeds and trace.column in seeds["bands"]:
+                low, high = seeds["bands"][trace.column]
+                name = f"{whose}, {trace.name}, {_seeds(seeds)}"
+                if seeds["count"] > 1:
+                    drawn.append(Curve(name, low, f"band {colour}{second}", upper=high))
+                elif whose == "original":
+                    drawn.append(Curve(name, low, f"line {colour}{second}"))
+    for i, run in enumerate(view["runs"]):
+        for trace in exhibit.traces:
+            second = " second" if trace != exhibit.traces[0] else ""
+            points = points_of(run, trace.column)
+            name = f"{run['name']}{quick_note(run)}, {trace.name}"
+            drawn.append(Curve(name, points, f"line run-{i % 5}{second}"))
+    what, printed = exhibit.printed
+    return [*drawn, Curve(what, printed, "printed", single=True)]
+
+
+def _seeds(seeds: Seeds) -> str:
+    return f"{seeds['count']} seed{'s' * (seeds['count'] > 1)}"
+
+
+def points_of(run: RunView, name: str) -> list[Point]:
+    history = run["history"]
+    return list(zip(history.get(x_column(history), ()), history.get(name, ()), strict=False))
+
+
+def quick_note(run: RunView) -> str:
+    return " (quick)" if run["record"].get("quick") else ""
+
+
+def comparisons(view: ModuleView, run: RunView) -> list[str]:
+    """A sentence for each curve: where the run ends, and where the originals were by then."""
+    exhibit, original = EXHIBITS[view["entry"].module], view["original"]
+    what, printed = exhibit.printed
+    sentences = []
+    for trace in exhibit.traces:
+        points = _finite(points_of(run, trace.column))
+        if not points:
+            continue
+        x, y = points[-1]
+        said = [f"After {x_column(run['history'])} {number(x)}: {trace.name} {number(y)}"]
+        if run["reference"] and view["seeds"]["count"] > 1:
+            said.append(_range_at(x, trace.column, "reference", view["seeds"]))
+        if original:
+            said.append(_range_at(x, trace.column, "original", original["seeds"]))
+        values = [number(value) for at, value in printed if at == x]
+        said.append(f"{what}: {' and '.join(values)}" if values else "")
+        sentences.append("; ".join(filter(None, said)) + ".")
+    return sentences
+
+
+def _range_at(x: float, column: str, whose: str, seeds: Seeds) -> str:
+    """What seeds had reached by then, or nothing if they did not get so far."""
+    low, high = (dict(side).get(x) for side in seeds["bands"].get(column, ([], [])))
+    if low is None or high is None:
+        return ""
+    reached = number(low) if low == high else f"{number(low)} to {number(high)}"
+    return f"{whose}, {_seeds(seeds)}: {reached}"

@@ -1,0 +1,331 @@
+"""What the page shows, as plain data: `collect` reads it from folders."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+from PIL import Image
+
+from common.runs import read_csv
+from reproductions import CATALOGUE, GOLDEN, Entry
+from reproductions.gallery.pictures import (
+    UNREADABLE,
+    Film,
+    Picture,
+    encode,
+    read_film,
+    read_picture,
+)
+from reproductions.wholeruns import CURVES, PRINTED
+
+Point = tuple[float, float]
+
+MODULES = Path(__file__).parents[1]
+
+
+# --- What belongs to which document ---------------------------------------------------------------
+
+
+class Trace(NamedTuple):
+    """A curve that a run has in its history and the original in its recording."""
+
+    recorded: str  # key in full-runs.json
+    column: str  # of history.csv
+    name: str
+
+
+class Exhibit(NamedTuple):
+    """What the page shows of a module besides its docstring."""
+
+    unit: str  # of the curves
+    document: str | None = None  # number of the document whose program was recorded
+    every: int = 1  # epochs or steps between two numbers of a curve
+    pictures: tuple[str, ...] = ()  # those that the original drew, too
+
+    @property
+    def traces(self) -> tuple[Trace, ...]:
+        if self.document is None:
+            return (Trace("", "loss", "mean cost of an epoch"),)
+        return tuple(Trace(*curve) for curve in CURVES[self.document])
+
+    @property
+    def printed(self) -> tuple[str, tuple[Point, ...]]:
+        """What the document, or its upstream, printed: what that is, and the points."""
+        if self.document not in PRINTED:
+            return "", ()
+        printed = PRINTED[self.document]
+        points = tuple(zip(printed.at, printed.values, strict=True))
+        return printed.source, PRINTED_FIRST.get(self.document, ()) + points
+
+
+EXHIBITS = {
+    "mlp_vae": Exhibit("cost of a batch of 128 images", "000", pictures=("manifold",)),
+    "mlp_cvae": Exhibit("cost of a batch of 128 images"),
+    "conv_vae": Exhibit("loss, nats per image", "001", pictures=("manifold",)),
+    "elbo_cvae": Exhibit("test ELBO, nats per image", "002"),
+    "rmsprop_vae": Exhibit("loss, nats per image", "003", every=100, pictures=("manifold",)),
+    "tfp_cvae": Exhibit("loss, nats per batch of 256", "004", pictures=("class-8", "class-9")),
+}
+PRINTED_FIRST: dict[str, tuple[Point, ...]] = {"003": ((1, 645.08),)}  # before the history begins
+
+NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
+
+
+# --- The page as data -----------------------------------------------------------------------------
+
+
+class RunView(TypedDict):
+    """A run."""
+
+    name: str
+    reference: bool
+    record: dict[str, Any]  # run.json
+    history: dict[str, list[float]]
+    pictures: dict[str, Picture]  # by name without suffix
+    film: Film | None
+    last_frame: Picture | None  # small
+    problems: list[str]
+
+
+class Seeds(TypedDict):
+    """Runs with several seeds."""
+
+    count: int
+    bands: dict[str, tuple[list[Point], list[Point]]]  # column of the history -> lowest, highest
+
+
+class OriginalView(TypedDict):
+    """What the original program left."""
+
+    tensorflow: str
+    seeds: Seeds
+    pictures: dict[str, Picture]
+
+
+class ModuleView(TypedDict):
+    """A module and what there is of it."""
+
+    entry: Entry
+    text: dict[str, Any]  # see `read_docstring`
+    original: OriginalView | None
+    seeds: Seeds  # of the reference
+    lockstep: list[dict[str, Any]]  # verdicts, see `verify.as_entry`
+    whole_runs: list[dict[str, Any]]  # comparisons, see `wholeruns.as_entry`
+    runs: list[RunView]  # the reference run first
+
+
+class Page(TypedDict):
+    """All there is to show."""
+
+    modules: list[ModuleView]
+
+
+# --- Collecting -----------------------------------------------------------------------------------
+
+
+def collect(
+    reference: Path,
+    own: Iterable[tuple[Path, bool]],
+    package: Path = MODULES,
+    golden: Path = GOLDEN,
+) -> Page:
+    """Reads everything that the page shows. What is missing or broken is left out, and said.
+
+    Args:
+      reference: the folder with a subfolder for each module, and perhaps verify.json.
+      own: folders of other runs, each with whether to take its pictures.
+      package: where the modules lie.
+      golden: where the recordings lie.
+    """
+    modules: dict[str, ModuleView] = {}
+    for entry in CATALOGUE:
+        exhibit, folder = EXHIBITS[entry.module], reference / entry.module
+        original = read_original(golden, exhibit)
+        own_columns = {trace.column: trace.column for trace in exhibit.traces}
+        kept = read_json(folder / "seeds.json").get("runs")
+        lockstep, whole_runs = read_verdicts(reference, entry.module)
+        modules[entry.module] = {
+            "entry": entry,
+            "text": read_docstring(package / f"{entry.module}.py"),
+            "original": original,
+            "seeds": read_seeds(kept, own_columns, exhibit.every),
+            "lockstep": lockstep,
+            "whole_runs": whole_runs,
+            "runs": [],
+        }
+        if (folder / "run.json").exists():
+            modules[entry.module]["runs"].append(read_run(folder, original, is_reference=True))
+    for folder, with_pictures in own:
+        view = modules.get(str(read_json(folder / "run.json").get("module")))
+        if view:
+            view["runs"].append(read_run(folder, view["original"], with_pictures=with_pictures))
+    return {"modules": list(modules.values())}
+
+
+def read_docstring(path: Path) -> dict[str, Any]:
+    """What a module says of itself, read without importing it.
+
+    Returns:
+      number, what, source, title, date, trains: text, or "" where the docstring does not say;
+      quirks, deviations: lists of text. An empty dictionary if there is no such module.
+    """
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    first, _, rest = text.partition("\n")
+    head = re.match(r"Document (.+?): (.+)", first)
+    about = _joined(rest.strip().partition("\n\n")[0])
+    source, *trains = re.split(r"(?<=\.) (?=Trains )", about, maxsplit=1)
+    title = re.search(r'"(.+?)"', source)
+    date = re.search(r"\d{4}-\d\d-\d\d", source)
+    return {
+        "number": head[1] if head else "",
+        "what": head[2] if head else first,
+        "source": source,
+        "title": title[1] if title else "",
+        "date": date[0] if date else "",
+        "trains": trains[0] if trains else "",
+        "quirks": _numbered_list(text, "Kept quirks"),
+        "deviations": _numbered_list(text, "Deviations"),
+    }
+
+
+def _numbered_list(text: str, title: str) -> list[str]:
+    """The points of the list below a line of a docstring."""
+    found = re.search(rf"^{title}\n((?: +\S.*\n?)+)", text, re.MULTILINE)
+    points = re.split(r"^ *\d+\. ", found[1] if found else "", flags=re.MULTILINE)
+    return [_joined(point) for point in points[1:]]
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def read_run(
+    folder: Path,
+    original: OriginalView | None,
+    is_reference: bool = False,
+    with_pictures: bool = True,
+) -> RunView:
+    """Reads a run's folder. Pictures that the original drew, too, are brought to its size."""
+    theirs = original["pictures"] if original else {}
+    problems: list[str] = []
+    record = read_json(folder / "run.json")
+    if not record:
+        problems.append("run.json cannot be read")
+    elif record.get("finished") is not True:
+        problems.append("this run is not finished")
+    history: dict[str, list[float]] = {}
+    try:
+        rows = read_csv((folder / "history.csv").read_text(encoding="utf-8"))
+        history = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError, KeyError):
+        problems.append("history.csv is missing or cannot be read")
+    pictures: dict[str, Picture] = {}
+    film, last_frame = None, None
+    if with_pictures:
+        for path in sorted(folder.glob("*.png")):
+            if path.stem not in NOT_SHOWN:
+                try:
+                    pictures[path.stem] = read_picture(path, theirs.get(path.stem))
+                except UNREADABLE:
+                    problems.append(f"{path.name} cannot be read")
+        try:
+            film, last_frame = read_film(folder / "training.gif", _round_labels(history))
+        except UNREADABLE:
+            problems.append("training.gif is missing or cannot be read")
+    return {
+        "name": "reference run" if is_reference else f"your run {folder.resolve().name}",
+        "reference": is_reference,
+        "record": record,
+        "history": history,
+        "pictures": pictures,
+        "film": film,
+        "last_frame": last_frame,
+        "problems": problems,
+    }
+
+
+def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
+    """Reads what the original left: the range of its curves over the seeds, and its pictures."""
+    if exhibit.document is None:
+        return None
+    folder = golden / exhibit.document
+    content = read_json(folder / "full-runs.json")
+    columns = {trace.column: trace.recorded for trace in exhibit.traces}
+    pictures: dict[str, Picture] = {}
+    for name in exhibit.pictures:
+        path = folder / f"picture-{name}.png"
+        if path.exists():
+            with Image.open(path) as image:
+                pictures[name] = encode(image.convert("L"))
+    return {
+        "tensorflow": str(content.get("tensorflow", "")),
+        "seeds": read_seeds(content.get("runs"), columns, exhibit.every),
+        "pictures": pictures,
+    }
+
+
+def read_seeds(runs: Any, columns: Mapping[str, str], every: int) -> Seeds:
+    """The range of curves over the runs of a list.
+
+    Args:
+      runs: for each seed a dictionary of curves; what is something else counts as nothing.
+      columns: column of the history -> key in those dictionaries.
+      every: epochs or steps between two numbers of a curve.
+    """
+    nothing: Seeds = {"count": 0, "bands": {}}
+    seeds: Seeds = {"count": 0, "bands": {}}
+    try:
+        for column, key in columns.items():
+            values = np.array([run[key] for run in runs], float)  # [seeds, rounds]
+            x = [float(every * (i + 1)) for i in range(values.shape[1])]
+            low, high = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+            seeds["bands"][column] = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))
+            seeds["count"] = len(values)
+    except (TypeError, ValueError, KeyError, IndexError):
+        return nothing
+    return seeds
+
+
+def read_verdicts(
+    reference: Path, module: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What was found of a module: in lockstep, and of whole runs.
+
+    Read from what `verify --json` wrote to verify.json, else from the module's own lockstep.json.
+    """
+    found = read_json(reference / "verify.json")
+    own = read_json(reference / module / "lockstep.json").get("entries")
+
+    def entries(content: Any) -> list[dict[str, Any]]:
+        content = content if isinstance(content, list) else []
+        return [e for e in content if isinstance(e, dict) and e.get("module") == module]
+
+    return entries(found.get("lockstep")) or entries(own), entries(found.get("whole_runs"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The dictionary that a JSON file holds; an empty one if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _round_labels(history: Mapping[str, Sequence[float]]) -> list[str]:
+    """Names of the frames: the first is drawn before training, then one for each row."""
+    x = x_column(history)
+    return ["before training", *(f"{x} {value:,.0f}" for value in history.get(x, ()))]
+
+
+def x_column(history: Mapping[str, Sequence[float]]) -> str:
+    return "step" if "epoch" not in history and "step" in history else "epoch"

@@ -1,0 +1,378 @@
+"""The page as HTML: `render` makes it of what `content.collect` returns."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.evaluation import DRAWN
+from reproductions import UNRECORDED
+from reproductions.gallery.charts import (
+    Curve,
+    chart,
+    comparisons,
+    curves_of,
+    points_of,
+    quick_note,
+)
+from reproductions.gallery.content import EXHIBITS, ModuleView, Page, RunView
+from reproductions.gallery.markup import (
+    capital,
+    cell,
+    escaped,
+    language,
+    number,
+    prose,
+    script_json,
+)
+from reproductions.gallery.pictures import Film, Picture
+from reproductions.reference import REFERENCE
+
+CAPTIONS = {
+    "manifold": "The plane of codes, decoded",
+    "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
+    "class-9": "Asked for a 9: the codes around the prior mean of class 9, decoded",
+    "samples": "Samples",
+    "latent": "Where the encoder puts the test images",
+    "reconstructions": "Test images and what becomes of them",
+}
+FILM_WIDTH = 560  # pixels on the page: frames are magnified by whole numbers up to this
+
+
+def render(page: Page, template: str) -> str:
+    """Makes the HTML page.
+
+    Args:
+      page: what to show, see `collect`.
+      template: gallery.html.
+    """
+    views = page["modules"]
+    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
+    digest = hashlib.sha256(script[1].encode() if script else b"").digest()
+    sections = [
+        _module(view, views[i - 1] if i else None, views[i + 1] if i + 1 < len(views) else None)
+        for i, view in enumerate(views)
+    ]
+    return string.Template(template).substitute(
+        script_hash=base64.b64encode(digest).decode(),
+        navigation="\n".join(_navigation(view) for view in views),
+        cards="\n".join(_card(view) for view in views),
+        modules="\n".join(sections),
+    )
+
+
+def _navigation(view: ModuleView) -> str:
+    module, document = map(escaped, view["entry"][:2])
+    return f'<li><a href="#{module}">{module} <small>{document}</small></a></li>'
+
+
+def _card(view: ModuleView) -> str:
+    """A module on the overview."""
+    entry = view["entry"]
+    last = next((run["last_frame"] for run in view["runs"] if run["last_frame"]), None)
+    picture = _image(last, "") if last else "<span class=blank></span>"
+    return (
+        f'<a class=card href="#{escaped(entry.module)}"><span class=thumb>{picture}</span><span>'
+        f"<strong>{escaped(entry.module)}</strong>"
+        f"<small>document {escaped(entry.document)} · {escaped(entry.dataset)}</small>"
+        f"<span>{escaped(capital(entry.summary))}</span>{_badge(view)}</span></a>"
+    )
+
+
+def _badge(view: ModuleView) -> str:
+    """The verdict in a few words."""
+    verdicts = view["lockstep"]
+    if any(v.get("passed") is not True for v in verdicts):
+        return "<em class=bad>differs from the original</em>"
+    if verdicts:
+        digits = [v.get("digits") for v in verdicts if v.get("precision") == "float64"]
+        best = digits[0].get("10") if digits and isinstance(digits[0], dict) else None
+        if isinstance(best, (int, float)):
+            return f"<em class=good>equal to {best:.0f} digits over 10 steps</em>"
+        return "<em class=good>equal to the original</em>"
+    if view["entry"].module in UNRECORDED:
+        return "<em>described without a program</em>"
+    return "<em>not verified yet</em>" if view["runs"] else "<em>no run yet</em>"
+
+
+def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | None) -> str:
+    """A module's part of the page."""
+    entry, text = view["entry"], view["text"]
+    what = text.get("what") or entry.summary
+    date = text.get("date") or "no date in the text"
+    source = f"<p class=source>{prose(text['source'])}</p>" if text.get("source") else ""
+    title = text.get("title", "")
+    around = [(before, "prev", "← "), (after, "next", "")]
+    links = "".join(
+        f'<a rel={rel} href="#{name}">{arrow}{name}{" →" if rel == "next" else ""}</a>'
+        for other, rel, arrow in around
+        if other
+        for name in [escaped(other["entry"].module)]
+    )
+    return "\n".join(
+        [
+            f"<section class=module id={escaped(entry.module)}><header>",
+            f"<p class=kicker>Document {escaped(text.get('number') or entry.document)} · "
+            f"{escaped(date)} · {escaped(entry.dataset)}</p>",
+            f"<h2>{escaped(entry.module)}</h2>",
+            f"<p class=title{language(title)}>{escaped(title)}</p>" if title else "",
+            f"<p class=lead>{prose(capital(what))}</p>",
+            f"<p>{prose(text.get('trains', ''))}</p>{source}",
+            _command(f"python -m reproductions.{entry.module}"),
+            "</header>",
+            _curves(view),
+            _compared(view),
+            *(_run(view, run) for run in view["runs"]),
+            _proof(view),
+            _points("Kept quirks", text.get("quirks", [])),
+            _points("Deviations", text.get("deviations", [])),
+            f"<nav class=around aria-label=Neighbours>{links}</nav></section>",
+        ]
+    )
+
+
+def _command(command: str) -> str:
+    return (
+        f"<div class=command><code>{escaped(command)}</code>"
+        "<button type=button class=copy hidden>Copy</button></div>"
+    )
+
+
+def _curves(view: ModuleView) -> str:
+    exhibit, runs = EXHIBITS[view["entry"].module], view["runs"]
+    x_name = "step" if exhibit.every > 1 else "epoch"
+    drawn = [chart(curves_of(view), x_name, exhibit.unit)]
+    if not runs:
+        drawn.insert(0, "<p class=none>No run yet: the command above makes one.</p>")
+    parts = []
+    for column, name in (("reconstruction", "Reconstruction"), ("kl", "KL")):
+        curves = [
+            Curve(f"{run['name']}{quick_note(run)}", points_of(run, column), f"line run-{i % 5}")
+            for i, run in enumerate(runs)
+        ]
+        if any(c.points for c in curves):
+            small = chart(curves, x_name, f"{name}, nats per image", size=(420, 300))
+            parts.append(small)
+    sentences = "".join(
+        f"<li><b>{escaped(run['name'])}{quick_note(run)}.</b> {escaped(sentence)}</li>"
+        for run in runs
+        for sentence in comparisons(view, run)
+    )
+    return (
+        f"<h3>Training</h3>{''.join(drawn)}<ul class=plain>{sentences}</ul>"
+        f"<div class=two>{''.join(parts)}</div>"
+    )
+
+
+def _compared(view: ModuleView) -> str:
+    """The pictures that the original drew, too, beside its own."""
+    original = view["original"]
+    rows = []
+    for name, theirs in (original["pictures"] if original else {}).items():
+        caption = f"the original, TensorFlow {original['tensorflow'] if original else ''}"
+        figures = [_figure(theirs, caption, f"{name}: {caption}", "grid")]
+        for run in view["runs"]:
+            caption = f"{run['name']}{quick_note(run)}"
+            if name in run["pictures"]:
+                figures.append(
+                    _figure(run["pictures"][name], caption, f"{name}: {caption}", "grid")
+                )
+            elif run["reference"]:
+                figures.append(f"<p class=none>The {escaped(caption)} has no such picture.</p>")
+        rows.append(f"<h4>{escaped(_caption(name))}</h4><div class=two>{''.join(figures)}</div>")
+    if not rows:
+        return ""
+    note = (
+        "Another seed turns and mirrors the plane of codes, so the same digits lie elsewhere: what"
+        " is to be compared is how they look."
+    )
+    return f"<h3>Beside the original</h3><p>{note}</p>{''.join(rows)}"
+
+
+def _run(view: ModuleView, run: RunView) -> str:
+    """A run: its film, its other pictures, its evaluation, its settings."""
+    shared = view["original"]["pictures"] if view["original"] else {}
+    others = [
+        _figure(picture, _caption(name), f"{_caption(name)} ({run['name']})")
+        for name, picture in run["pictures"].items()
+        if name not in shared
+    ]
+    record = run["record"]
+    warnings = list(run["problems"])
+    if record.get("quick"):
+        warnings.insert(0, "a quick run, not the document's training")
+    facts = [("module", view["entry"].module), *_facts(record)]
+    table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
+    settings = f"Settings and final figures, {run['name']}{quick_note(run)}"
+    shown = [
+        *(f"<p class=warning>{escaped(capital(warning))}.</p>" for warning in warnings),
+        _film(run["film"], run["name"]) if run["film"] else "",
+        f"<div class=sheet>{''.join(others)}</div>" if others else "",
+        _evaluation(run),
+    ]
+    title = f"<h3>{escaped(capital(run['name']))}</h3>" if any(shown) else ""
+    return (
+        f"{title}{''.join(shown)}"
+        f"<details><summary>{escaped(settings)}</summary><table>{table}</table></details>"
+    )
+
+
+def _evaluation(run: RunView) -> str:
+    """What the trained model is worth, as `run.json` has it."""
+    found = run["record"].get("evaluation")
+    if not isinstance(found, dict):
+        return ""
+    worth = [
+        ("reconstruction", found.get("reconstruction"), ".2f"),
+        ("KL", found.get("kl"), ".2f"),
+        ("ELBO", found.get("elbo"), ".2f"),
+        ("log-likelihood", found.get("log_likelihood"), ".2f"),
+        ("weight of the KL", found.get("kl_weight"), ".2g"),
+    ]
+    tables = [("The test set, nats per image", worth)]
+    wanted = found.get("wanted_digits")
+    if isinstance(wanted, dict) and isinstance(wanted.get("right"), list):
+        shares = [
+            (str(digit), right / DRAWN if isinstance(right, (int, float)) else right, ".0%")
+            for digit, right in enumerate(wanted["right"])
+        ]
+        title = "How often a wanted digit came out, by a classifier"
+        tables.append((title, [*shares, ("all", wanted.get("share"), ".0%")]))
+    parts = []
+    for title, cells in tables:
+        names = "".join(f"<th scope=col>{name}" for name, _, _ in cells)
+        values = "".join(f"<td>{cell(value, form)}" for _, value, form in cells)
+        parts.append(
+            f"<h4>{title}</h4><div class=scroll role=region aria-label=Evaluation tabindex=0>"
+            f"<table class=proof><thead><tr>{names}<tbody><tr>{values}</table></div>"
+        )
+    return "".join(parts)
+
+
+def _facts(record: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
+    """The plain entries of run.json, those of `config` and its like without their heading."""
+    facts: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            more = _facts(value, depth - 1) if depth else []
+            facts += [(f"{name} {k}", v) for k, v in more] if name == "seconds" else more
+        elif isinstance(value, float):
+            facts.append((name, number(value)))
+        elif not isinstance(value, list) and name != "module":
+            facts.append((name, "none" if value is None else str(value)))
+    return facts
+
+
+def _film(film: Film, name: str) -> str:
+    """A film with its controls; without JavaScript its last frame."""
+    last = len(film["labels"]) - 1
+    row, column = divmod(last, film["columns"])
+    zoom = max(1, FILM_WIDTH // film["width"])
+    style = (
+        f"--w:{film['width']};--h:{film['height']};--zoom:{zoom};--columns:{film['columns']};"
+        f"--row:{row};--column:{column}"
+    )
+    alt = f"The same codes decoded after every epoch ({name})"
+    return (
+        f'<figure class=film data-columns={film["columns"]} style="{style}">'
+        f"<div class=screen>{_image(film['sheet'], alt)}</div>"
+        "<div class=controls hidden><button type=button class=play>Play</button>"
+        f'<input type=range min=0 max={last} value={last} aria-label="Frame of the training film">'
+        f"<output>{escaped(film['labels'][-1])}</output></div>"
+        "<figcaption>The same codes, decoded again and again as the training goes on.</figcaption>"
+        f'<script type="application/json">{script_json(film["labels"])}</script></figure>'
+    )
+
+
+def _proof(view: ModuleView) -> str:
+    """What `python -m reproductions.verify` found."""
+    module, verdicts = view["entry"].module, view["lockstep"]
+    if module in UNRECORDED:
+        return f"<h3>Proof</h3><p>There is no recording: {escaped(UNRECORDED[module])}.</p>"
+    if not verdicts:
+        command = _command(f"python -m reproductions.verify --json {REFERENCE / 'verify.json'}")
+        return f"<h3>Proof</h3><p class=none>No verdict is stored. This one finds it:</p>{command}"
+    lines = []
+    problems: list[Any] = []
+    for v in verdicts:
+        digits = v["digits"] if isinstance(v.get("digits"), dict) else {}
+        problems += v["problems"] if isinstance(v.get("problems"), list) else []
+        verdict = "<td class=good>equal" if v.get("passed") is True else "<td class=bad>different"
+        agreed = "".join(f"<td>{cell(digits.get(n), '.1f')}" for n in ("1", "10", "100"))
+        lines.append(
+            f"<tr><th scope=row>{cell(v.get('precision'))}{verdict}"
+            f"<td>{cell(v.get('steps'))}{agreed}"
+            f"<td>{cell(v.get('largest_difference'), '.1e')}"
+            f" at step {cell(v.get('largest_step'))}"
+        )
+    return (
+        "<h3>Proof</h3><p>The port, by the loop that trains, on the weights, batches and noise of a"
+        " recording of the original on its own TensorFlow. Compared is the loss of every step, as"
+        " long as the original follows itself when its weights are moved by one bit.</p>"
+        "<div class=scroll role=region aria-label=Lockstep tabindex=0>"
+        "<table class=proof><thead><tr><th scope=col>precision"
+        "<th scope=col>verdict<th scope=col>steps<th scope=col>digits at step 1<th scope=col>by 10"
+        "<th scope=col>by 100<th scope=col>largest relative difference<tbody>"
+        f"{''.join(lines)}</table></div>"
+        + "".join(f"<p class=warning>{escaped(problem)}</p>" for problem in problems)
+        + _whole_runs(view["whole_runs"])
+    )
+
+
+def _whole_runs(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Whole runs of both sides as distributions, see `reproductions/wholeruns.py`."""
+    lines = []
+    for entry in entries:
+        sides = [entry[s] if isinstance(entry.get(s), dict) else {} for s in ("ours", "theirs")]
+        means = "".join(
+            f"<td>{cell(side.get('mean'), ',.6g')} ({cell(side.get('seeds'))})" for side in sides
+        )
+        lines.append(
+            f"<tr><th scope=row>{cell(entry.get('figure'))}<td>{cell(entry.get('verdict'))}"
+            f"{means}<td>{cell(entry.get('relative_difference'), '+.2%')}"
+        )
+    if not lines:
+        return ""
+    return (
+        "<p>Beyond that, whole runs with their own chance: the means over the seeds.</p>"
+        "<div class=scroll role=region aria-label=Runs tabindex=0>"
+        "<table class=proof><thead><tr><th scope=col>figure"
+        "<th scope=col>verdict<th scope=col>reference (seeds)<th scope=col>original (seeds)"
+        f"<th scope=col>difference<tbody>{''.join(lines)}</table></div>"
+    )
+
+
+def _points(title: str, points: Sequence[str]) -> str:
+    """A numbered list; the first sentence of each point stands out."""
+    if not points:
+        return ""
+    items = []
+    for point in points:
+        first, *rest = re.split(r"(?<=[.:;]) (?=[A-Z`])", point, maxsplit=1)
+        more = f" <span class=more>{prose(rest[0])}</span>" if rest else ""
+        items.append(f"<li>{prose(first)}{more}</li>")
+    return f"<h3>{title}</h3><ol class=points>{''.join(items)}</ol>"
+
+
+def _caption(name: str) -> str:
+    if name.startswith("manifold-"):
+        return f"The plane of codes, decoded as {name.removeprefix('manifold-')}"
+    return CAPTIONS.get(name, name)
+
+
+def _figure(picture: Picture, caption: str, alt: str, kind: str = "picture") -> str:
+    return (
+        f"<figure class={kind}>{_image(picture, alt)}"
+        f"<figcaption>{escaped(caption)}</figcaption></figure>"
+    )
+
+
+def _image(picture: Picture, alt: str) -> str:
+    return (
+        f'<img src="{picture["src"]}" width={picture["width"]} height={picture["height"]}'
+        f' alt="{escaped(alt)}" decoding=async>'
+    )

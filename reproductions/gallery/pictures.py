@@ -1,0 +1,137 @@
+"""The pictures and films of the page: read, decoded, and encoded again for embedding."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from PIL import Image
+
+from common.animation import CAPTION_HEIGHT
+
+Array = np.ndarray
+
+MAX_FRAMES = 120  # of a film: a longer GIF is thinned out evenly
+MAX_WIDTH = 1000  # pixels of a picture: a wider one is scaled down
+FILM_QUALITY, PICTURE_QUALITY = 80, 90  # of WebP; pictures beside the original's are lossless
+
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+class Picture(TypedDict):
+    """An image, encoded."""
+
+    src: str  # a data URI
+    width: int  # pixels
+    height: int
+
+
+class Film(TypedDict):
+    """The frames of a GIF on one sheet, row by row."""
+
+    sheet: Picture
+    columns: int
+    rows: int
+    width: int  # of a frame, pixels
+    height: int
+    labels: list[str]  # one for each frame
+
+
+def read_picture(path: Path, counterpart: Picture | None = None) -> Picture:
+    """Reads a figure; if the original drew it, too, its grid alone and of the original's size."""
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    if counterpart:
+        size = counterpart["width"], counterpart["height"]
+        grid = inside_axes(image.convert("L"))
+        return encode(grid.resize(size, Image.Resampling.LANCZOS))
+    if image.width > MAX_WIDTH:
+        image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
+    return encode(image, PICTURE_QUALITY)
+
+
+def inside_axes(figure: Image.Image) -> Image.Image:
+    """What a figure shows within its axes, which end at the outermost long dark lines.
+
+    A figure without such lines is returned whole.
+    """
+    dark = np.asarray(figure) < 200
+    lines = np.flatnonzero(dark.mean(axis=1) > 0.8), np.flatnonzero(dark.mean(axis=0) > 0.8)
+    if any(len(found) < 2 or np.ptp(found) < 0.7 * len(found) for found in lines):
+        return figure
+    (top, bottom), (left, right) = ((int(found[0]), int(found[-1])) for found in lines)
+    if min(bottom - top, right - left) < 0.5 * min(figure.size):
+        return figure
+    return figure.crop((left + 1, top + 1, right, bottom))
+
+
+def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
+    """Cuts a GIF into its frames and lays them out on one sheet.
+
+    The captions are cut off, the magnification of the frames is undone: both are the page's.
+
+    Args:
+      path: training.gif of a run.
+      labels: a name for each frame; not used if there are more or fewer frames.
+
+    Returns:
+      The film, and its last frame as a small picture.
+    """
+    with Image.open(path) as gif:
+        if gif.height <= CAPTION_HEIGHT:
+            raise ValueError(f"{path} has no room for a frame")
+        count = getattr(gif, "n_frames", 1)
+        if len(labels) != count:
+            labels = [f"picture {i + 1}" for i in range(count)]
+        kept = np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))
+        frames = []
+        for i in kept:
+            gif.seek(int(i))
+            frames.append(np.asarray(gif.convert("L"))[:-CAPTION_HEIGHT])
+    stack = _without_magnification(np.stack(frames))
+    count, height, width = stack.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = np.zeros((rows * columns, height, width), np.uint8)
+    sheet[:count] = stack
+    sheet = sheet.reshape(rows, columns, height, width).swapaxes(1, 2)
+    picture = Image.fromarray(sheet.reshape(rows * height, columns * width))
+    last = Image.fromarray(stack[-1])
+    last.thumbnail((160, 160))
+    film: Film = {
+        "sheet": encode(picture, FILM_QUALITY),
+        "columns": columns,
+        "rows": rows,
+        "width": width,
+        "height": height,
+        "labels": [labels[i] for i in kept],
+    }
+    return film, encode(last, PICTURE_QUALITY)
+
+
+def _without_magnification(frames: Array) -> Array:
+    """Undoes the repetition of pixels in frames [n, height, width], as far as nothing is lost."""
+    for factor in range(16, 1, -1):
+        small = frames[:, ::factor, ::factor]
+        again = small.repeat(factor, axis=1).repeat(factor, axis=2)
+        if again.shape == frames.shape and np.array_equal(again, frames):
+            return small
+    return frames
+
+
+def encode(image: Image.Image, quality: int | None = None) -> Picture:
+    """Encodes an image as WebP: lossless if no quality is given."""
+    content = io.BytesIO()
+    if quality is None:
+        image.save(content, "WEBP", lossless=True, method=6)
+    else:
+        image.save(content, "WEBP", quality=quality, method=6)
+    data = base64.b64encode(content.getvalue()).decode()
+    return {
+        "src": f"data:image/webp;base64,{data}", "width": image.width, "height": image.height
+    }  # fmt: skip
