@@ -83,7 +83,10 @@ class Side:
 
     def _turn(self, steps: int) -> float:
         print(steps, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} stopped (an original has 3,000 steps: fewer --rounds)")
+        return float(line)
 
     @property
     def milliseconds(self) -> float:

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.whole [module ...] [--full]`: where the time and memory of a run go.
+"""`python -m benchmarks.whole [module ...]`: where the time and memory of a run go.
 
 For each module: the seconds from the command to the end of its first training step, beside those
 that importing TensorFlow and TensorFlow Probability take; then a run (`--quick`, or with --full the
 document's whole training), its seconds split into steps, evaluation and pictures after each epoch
 with checkpoints, figures at the end, final evaluation, and the rest (imports, data, compilation);
-its peak resident memory, and what the peak was after a third of the run: memory that grows shows
-there. Linux only.
+its peak resident memory, and what the peak was after a third of the training and at its end:
+memory that grows shows there. Linux only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import parse
@@ -37,7 +39,7 @@ os._exit(1)
 """
 HEADER = (
     f"{'module':12} {'first step':>10} {'/ imports':>10} {'run':>8} {'steps':>7} {'epochs':>7}"
-    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'at a third':>11}"
+    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'a third in':>11} {'trained':>9}"
 )
 
 
@@ -48,14 +50,17 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="the document's whole training")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where to leave the runs")
     options = parse(parser)
     print(HEADER)
-    for module in options.modules:
-        print(line(module, options.full), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for module in options.modules:
+            output = (options.keep or Path(folder)) / module
+            print(line(module, options.full, output), flush=True)
 
 
-def line(module: str, full: bool) -> str:
-    """Measures a module."""
+def line(module: str, full: bool, output: Path) -> str:
+    """Measures a module; its run goes to a folder that does not exist yet."""
     imports, starts = [], []
     for _ in range(3):  # in turn
         imports.append(seconds([sys.executable, "-c", IMPORTS]))
@@ -63,17 +68,19 @@ def line(module: str, full: bool) -> str:
             starts.append(seconds([sys.executable, "-c", FIRST_STEP, module, f"{folder}/run"]))
     start = statistics.median(starts)
     cells = [f"{module:12} {start:8.1f} s {start / statistics.median(imports):10.2f}"]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "run"
-        whole, peaks = watch(module, output, full)
-        record = json.loads((output / "run.json").read_text())
-        steps = sum(row["seconds"] for row in read_csv((output / "history.csv").read_text()))
+    whole, peak_at = watch(module, output, full)
+    record = json.loads((output / "run.json").read_text())
+    steps = sum(row["seconds"] for row in read_csv((output / "history.csv").read_text()))
     parts = record["seconds"]
     cells.append(f"{whole:6.0f} s {steps / whole:7.0%} {(parts['training'] - steps) / whole:7.0%}")
     cells.append(f"{parts['pictures'] / whole:8.0%} {parts['evaluation'] / whole:10.0%}")
     rest = whole - sum(parts.values())
     cells.append(f"{rest / whole:6.0%}")
-    cells.append(f"{peaks[-1]:5.0f} MiB {peaks[len(peaks) // 3]:7.0f} MiB")
+    trained = whole - parts["pictures"] - parts["evaluation"]
+    a_third = trained - parts["training"] * 2 / 3
+    cells.append(
+        f"{peak_at(whole):5.0f} MiB {peak_at(a_third):7.0f} MiB {peak_at(trained):5.0f} MiB"
+    )
     return " ".join(cells)
 
 
@@ -84,21 +91,22 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def watch(module: str, output: Path, full: bool) -> tuple[float, list[float]]:
-    """Runs a module. Returns its seconds, and its peak memory so far, every half second, MiB."""
+def watch(module: str, output: Path, full: bool) -> tuple[float, Callable[[float], float]]:
+    """Runs a module. Returns its seconds, and its peak memory as a function of time, in MiB."""
     command = [sys.executable, "-m", f"reproductions.{module}", "--quiet", "--output", str(output)]
     began = time.perf_counter()
     process = subprocess.Popen([*command, *([] if full else ["--quick"])])
-    peaks = []
+    times, peaks = [], []
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         high = next((x for x in status.splitlines() if x.startswith("VmHWM:")), None)
         if high:
+            times.append(time.perf_counter() - began)
             peaks.append(int(high.split()[1]) / 1024)
         time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"{module} failed")
-    return time.perf_counter() - began, peaks
+    return time.perf_counter() - began, lambda t: peaks[bisect(times, t) - 1]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ The update itself is done by TensorFlow's own kernels where the originals called
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from common.lazy import tf
@@ -80,23 +79,18 @@ class TF1Adam(_Slots):
 
 
 class KerasAdam(_Slots):
-    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`.
-
-    `rates` gives variables, by their position, learning rates of their own.
-    """
+    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`."""
 
     def __init__(
         self,
         variables: Sequence[Any],
         learning_rate: float,
-        rates: Mapping[int, float] = MappingProxyType({}),
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[0.0, 0.0])
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.rates = rates
         self.iterations = tf.Variable(0, dtype=tf.int64)
         self.state += [self.iterations]
 
@@ -108,7 +102,6 @@ class KerasAdam(_Slots):
             beta1_power=tf.pow(self._float32(self.beta1), t),
             beta2_power=tf.pow(self._float32(self.beta2), t),
             epsilon=tf.constant(self.epsilon, self.dtype),
-            rates=self.rates,
         )
         self.iterations.assign_add(1)
 
@@ -120,12 +113,9 @@ def _apply_adam(
     beta1_power: tf.Tensor,
     beta2_power: tf.Tensor,
     epsilon: tf.Tensor,
-    rates: Mapping[int, float] = MappingProxyType({}),
 ) -> None:
     """The kernel that both Adams called."""
-    for i, (variable, (m, v), gradient) in enumerate(
-        zip(adam.variables, adam.slots, gradients, strict=True)
-    ):
+    for variable, (m, v), gradient in zip(adam.variables, adam.slots, gradients, strict=True):
         if gradient is None:
             continue
         tf.raw_ops.ResourceApplyAdam(
@@ -134,7 +124,7 @@ def _apply_adam(
             v=v.handle,
             beta1_power=beta1_power,
             beta2_power=beta2_power,
-            lr=adam._float32(rates.get(i, adam.learning_rate)),
+            lr=adam._float32(adam.learning_rate),
             beta1=adam._float32(adam.beta1),
             beta2=adam._float32(adam.beta2),
             epsilon=epsilon,

@@ -71,13 +71,11 @@ class Config:
     epochs: int = setting(15, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(256, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "of Adam", 1e-12, 1)
-    mean_learning_rate: float | None = setting(
-        None, "of Adam for the class means (default: the same)", 1e-12, 1
-    )
     latent_dim: int = setting(2, "dimensions of z", 2, 2)
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
     objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
+    mean_spread: float = setting(1.0, "how many times as far apart the class means start", 0, 1e6)
     digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
 
@@ -145,6 +143,8 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     class_mean = [inputs_of([CLASSES]), dense(2 * config.latent_dim), dense(config.latent_dim)]
     model = Model(*(tf_keras.Sequential(part) for part in (encoder, decoder, class_mean)))
     assign_glorot(model.variables, weights)
+    last = model.class_mean.layers[-1].kernel
+    last.assign(config.mean_spread * last)
     return model
 
 
@@ -213,9 +213,6 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     """Puts data, model, loss and optimiser together for the loop."""
     model = build(config, chance.weights(), dtype)
     batch_loss = partial(loss, model, objective=config.objective)
-    others = len(model.variables) - len(model.class_mean.trainable_variables)
-    of_means = config.mean_learning_rate or config.learning_rate
-    rates = dict.fromkeys(range(others, len(model.variables)), of_means)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
@@ -228,7 +225,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     return Experiment(
         model=model,
         variables=model.variables,
-        optimizer=KerasAdam(model.variables, config.learning_rate, rates),
+        optimizer=KerasAdam(model.variables, config.learning_rate),
         loss=batch_loss,
         posterior=partial(posterior, model, dtype),
         chance=chance,

@@ -131,6 +131,19 @@ def test_the_twin_weighs_the_kl_as_an_elbo_does(
     )
 
 
+def test_the_class_means_can_start_farther_apart() -> None:
+    port = program("tfp_cvae")
+    near, far = (
+        port.build(port.config(mean_spread=spread), Seeded(0).weights(), "float64")
+        for spread in (1.0, 128.0)
+    )
+    means = [model.class_mean(tf.eye(10, dtype=tf.float64)).numpy() for model in (near, far)]
+    np.testing.assert_allclose(means[1], 128 * means[0], rtol=1e-12)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(near.variables[:-2], far.variables[:-2], strict=True)
+    )
+
+
 def spread_out(run: Any) -> None:
     """Moves the weights, so that the KL differs from image to image as in a trained model."""
     for i, variable in enumerate(run.variables):

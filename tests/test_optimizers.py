@@ -309,11 +309,3 @@ def test_float32_variables_stay_float32(optimizer: Any, reference: Reference) ->
     assert result[-1][0].dtype == np.float32
     float32 = 2e-4  # 3.4e-5 measured, for Nadam: 1 - beta2 keeps five digits in float32
     assert difference(result, expected(reference, THREE_STEPS)) <= float32
-
-
-def test_adam_can_give_a_variable_a_rate_of_its_own() -> None:
-    a, b = (tf.Variable(tf.zeros([3], tf.float64)) for _ in range(2))
-    adam = KerasAdam([a, b], 1e-3, rates={1: 1e-2})
-    adam.apply([tf.constant([1.0, -2.0, 3.0], tf.float64)] * 2)
-    np.testing.assert_allclose(b.numpy(), 10 * a.numpy(), rtol=1e-6)
-    np.testing.assert_allclose(np.abs(a.numpy()), 1e-3, rtol=1e-3)
