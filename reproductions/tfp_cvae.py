@@ -107,7 +107,7 @@ class Model(NamedTuple):
 
 
 def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
-    """Builds the networks and gives them Keras's default start, times `mean_spread` for the means."""
+    """Builds the networks with Keras's default start; `mean_spread` scales the class means."""
     layers, depth = tf_keras.layers, config.base_depth
     leaky_relu = partial(tf.nn.leaky_relu, alpha=LEAKY_SLOPE)
     conv = partial(layers.Conv2D, padding="same", activation=leaky_relu, dtype=dtype)
@@ -144,8 +144,8 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     class_mean = [inputs_of([CLASSES]), dense(2 * config.latent_dim), dense(config.latent_dim)]
     model = Model(*(tf_keras.Sequential(part) for part in (encoder, decoder, class_mean)))
     assign_glorot(model.variables, weights)
-    last = model.class_mean.layers[-1].kernel
-    last.assign(config.mean_spread * last)
+    for layer in model.class_mean.layers:  # two linear ones: half of the factor each
+        layer.kernel.assign(config.mean_spread**0.5 * layer.kernel)
     return model
 
 
