@@ -20,7 +20,7 @@ Kept quirks
      and the epoch's loss is the mean over batches all the same.
   6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
   7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
-     in 45 % of its grid pictures. What helps: `--objective elbo --kl-weight 10 --mean-spread 64`.
+     in 45 % of its grid pictures. `--kl-weight` and `--mean-spread` help: docs/quirks.md.
 
 Deviations
   1. As printed the program does not train (`fit` wants a placeholder fed). The one repair, here and
