@@ -20,7 +20,7 @@ Kept quirks
      and the epoch's loss is the mean over batches all the same.
   6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
   7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
-     in 45 % of its grid pictures. `--kl-weight` and `--mean-spread` help: docs/quirks.md.
+     in 45 % of its grid pictures. `--mean-spread` helps: docs/quirks.md.
 
 Deviations
   1. As printed the program does not train (`fit` wants a placeholder fed). The one repair, here and
@@ -75,7 +75,6 @@ class Config:
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
     objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
-    kl_weight: float = setting(1.0, "factor on the KL in that objective", 0, 1e6)
     mean_spread: float = setting(1.0, "how many times as far apart the class means start", 0, 1e6)
     digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
@@ -175,10 +174,7 @@ def sample(model: Model, digit: int, eps: Array) -> Array:
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(
-    model: Model, images: Any, labels: Any, eps: Any,
-    objective: str = "document", kl_weight: float = 1.0,
-) -> Losses:  # fmt: skip
+def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "document") -> Losses:
     """The document's objective for a batch.
 
     Args:
@@ -187,7 +183,6 @@ def loss(
       labels: uint8 [batch].
       eps: standard normal noise [batch, 2].
       objective: "document", or "elbo" for the mean of reconstruction + kl.
-      kl_weight: a further factor on the KL; more than 1 makes a beta-VAE.
     """
     x, y = inputs(images, eps.dtype), tf.one_hot(labels, CLASSES, dtype=eps.dtype)
     posterior = model.encoder(x)
@@ -199,9 +194,9 @@ def loss(
     x_decoded = model.decoder(z)
     reconstruction = tf.reduce_sum(cross_entropy(x, x_decoded), axis=[1, 2, 3])
     kl = posterior.log_prob(z) - prior.log_prob(z)
-    total = tf.reduce_sum(reconstruction) + kl_weight * KL_COUNT * tf.reduce_mean(kl)
+    total = tf.reduce_sum(reconstruction) + KL_COUNT * tf.reduce_mean(kl)
     if objective == "elbo":
-        total = tf.reduce_mean(reconstruction + kl_weight * kl)
+        total = tf.reduce_mean(reconstruction + kl)
     return Losses(total, reconstruction, kl)
 
 
@@ -217,7 +212,7 @@ def cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
     model = build(config, chance.weights(), dtype)
-    batch_loss = partial(loss, model, objective=config.objective, kl_weight=config.kl_weight)
+    batch_loss = partial(loss, model, objective=config.objective)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
