@@ -39,7 +39,7 @@ os._exit(1)
 """
 HEADER = (
     f"{'module':12} {'first step':>10} {'/ imports':>10} {'run':>8} {'steps':>7} {'epochs':>7}"
-    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'a third in':>11} {'two thirds':>11}"
+    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'a third':>9} {'two thirds':>11}"
 )
 
 
