@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ORIGINAL_GRIDS = GOLDEN / "004" / "class-grids.npz"
 SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
-WIDTH = 44  # of the first column
+WIDTH = 56  # of the first column
 HEADER = (
     f"{'run':{WIDTH}}    recon-     KL  objective      ELBO            log-   eff. active  weight\n"
     f"{'':{WIDTH}} struction                                  likelihood  smpl.  units   of KL"
@@ -121,7 +121,9 @@ def _name(record: dict[str, Any]) -> str:
     """Module, settings that are not the document's, seed."""
     defaults = vars(program(record["module"]).config())
     changed = [
-        f"{name.replace('_', '-')} {value}"
+        f"{name.replace('_', '-')} {value:g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', '-')} {value}"
         for name, value in record["config"].items()
         if value != defaults[name]
     ]
