@@ -121,9 +121,7 @@ def _name(record: dict[str, Any]) -> str:
     """Module, settings that are not the document's, seed."""
     defaults = vars(program(record["module"]).config())
     changed = [
-        f"{name.replace('_', '-')} {value:g}"
-        if isinstance(value, float)
-        else f"{name.replace('_', '-')} {value}"
+        f"{name.replace('_', '-')} {value}".removesuffix(".0")
         for name, value in record["config"].items()
         if value != defaults[name]
     ]
