@@ -48,7 +48,7 @@ def render(page: Page, template: str) -> str:
 
     Args:
       page: what to show, see `collect`.
-      template: gallery.html.
+      template: page.html.
     """
     views = page["modules"]
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
