@@ -77,10 +77,9 @@ def line(module: str, full: bool, output: Path) -> str:
     rest = whole - sum(parts.values())
     cells.append(f"{rest / whole:6.0%}")
     trained = whole - parts["pictures"] - parts["evaluation"]
-    a_third = trained - parts["training"] * 2 / 3
-    cells.append(
-        f"{peak_at(whole):5.0f} MiB {peak_at(a_third):7.0f} MiB {peak_at(trained):5.0f} MiB"
-    )
+    moments = (whole, trained - parts["training"] * 2 / 3, trained - parts["training"] / 3)
+    peak, third, two_thirds = (f"{peak_at(moment):.0f} MiB" for moment in moments)
+    cells.append(f"{peak:>9} {third:>9} {two_thirds:>11}")
     return " ".join(cells)
 
 
