@@ -63,16 +63,8 @@ class Side:
         self.steps = 1
 
     def wait_until_ready(self) -> None:
-        """Reads its first line, and finds out how many steps fill a turn.
-
-        Raises:
-          SystemExit: it failed; with the last line of what it said.
-        """
-        line = self._process.stdout.readline()
-        if not line:
-            errors = self._process.communicate()[1].strip().splitlines()
-            raise SystemExit(f"{self.name} failed: {errors[-1] if errors else 'no message'}")
-        self.said = json.loads(line)
+        """Reads its first line, and finds out how many steps fill a turn."""
+        self.said = json.loads(self._answer())
         block = self.said.get("block", 1)
         seconds = self._turn(block) / block
         self.steps = max(1, round(SECONDS / (seconds * block))) * block
@@ -83,10 +75,19 @@ class Side:
 
     def _turn(self, steps: int) -> float:
         print(steps, file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        """The next line of its output.
+
+        Raises:
+          SystemExit: it failed; with the last line of what it said.
+        """
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} stopped (an original has 3,000 steps: fewer --rounds)")
-        return float(line)
+            errors = self._process.communicate()[1].strip().splitlines()
+            raise SystemExit(f"{self.name} failed: {errors[-1] if errors else 'no message'}")
+        return line
 
     @property
     def milliseconds(self) -> float:
