@@ -169,11 +169,13 @@ def _seeds(seeds: Seeds) -> str:
 
 
 def points_of(run: RunView, name: str) -> list[Point]:
+    """A column of a run's history, against its epochs or steps."""
     history = run["history"]
     return list(zip(history.get(x_column(history), ()), history.get(name, ()), strict=False))
 
 
 def quick_note(run: RunView) -> str:
+    """What follows the name of a run that was no whole training."""
     return " (quick)" if run["record"].get("quick") else ""
 
 

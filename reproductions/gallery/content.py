@@ -328,4 +328,5 @@ def _round_labels(history: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def x_column(history: Mapping[str, Sequence[float]]) -> str:
+    """The column that counts a history's rows: epochs or steps."""
     return "step" if "epoch" not in history and "step" in history else "epoch"

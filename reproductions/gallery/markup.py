@@ -9,10 +9,12 @@ from typing import Any
 
 
 def capital(text: str) -> str:
+    """The text with a capital first letter; nothing is escaped."""
     return text[:1].upper() + text[1:]
 
 
 def language(text: str) -> str:
+    """The attribute that says that a text is Chinese, or nothing."""
     return " lang=zh" if any("\u4e00" <= c <= "\u9fff" for c in text) else ""
 
 
@@ -22,16 +24,19 @@ def prose(text: str) -> str:
 
 
 def cell(value: Any, form: str = "") -> str:
+    """What stands in a cell of a table: a number in that format, a text escaped, or a dash."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return escaped(format(value, form)).replace("-", "−")
     return "–" if value is None else escaped(value)
 
 
 def number(value: float) -> str:
+    """A number to six digits."""
     return f"{value:,.6g}".replace("-", "−")
 
 
 def escaped(value: Any) -> str:
+    """A value as text that is no markup."""
     return html.escape(str(value))
 
 

@@ -40,6 +40,11 @@ CAPTIONS = {
     "latent": "Where the encoder puts the test images",
     "reconstructions": "Test images and what becomes of them",
 }
+PROOF_COLUMNS = (
+    "precision", "verdict", "steps", "digits at step 1", "by 10", "by 100",
+    "largest relative difference",
+)  # fmt: skip
+WHOLE_RUN_COLUMNS = ("figure", "verdict", "reference (seeds)", "original (seeds)", "difference")
 FILM_WIDTH = 560  # pixels on the page: frames are magnified by whole numbers up to this
 
 
@@ -242,15 +247,15 @@ def _evaluation(run: RunView) -> str:
         ]
         title = "How often a wanted digit came out, by a classifier"
         tables.append((title, [*shares, ("all", wanted.get("share"), ".0%")]))
-    parts = []
-    for title, cells in tables:
-        names = "".join(f"<th scope=col>{name}" for name, _, _ in cells)
-        values = "".join(f"<td>{cell(value, form)}" for _, value, form in cells)
-        parts.append(
-            f"<h4>{title}</h4><div class=scroll role=region aria-label=Evaluation tabindex=0>"
-            f"<table class=proof><thead><tr>{names}<tbody><tr>{values}</table></div>"
+    return "".join(
+        f"<h4>{title}</h4>"
+        + _table(
+            "Evaluation",
+            [name for name, _, _ in cells],
+            "<tr>" + "".join(f"<td>{cell(value, form)}" for _, value, form in cells),
         )
-    return "".join(parts)
+        for title, cells in tables
+    )
 
 
 def _facts(record: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
@@ -313,11 +318,7 @@ def _proof(view: ModuleView) -> str:
         "<h3>Proof</h3><p>The port, by the loop that trains, on the weights, batches and noise of a"
         " recording of the original on its own TensorFlow. Compared is the loss of every step, as"
         " long as the original follows itself when its weights are moved by one bit.</p>"
-        "<div class=scroll role=region aria-label=Lockstep tabindex=0>"
-        "<table class=proof><thead><tr><th scope=col>precision"
-        "<th scope=col>verdict<th scope=col>steps<th scope=col>digits at step 1<th scope=col>by 10"
-        "<th scope=col>by 100<th scope=col>largest relative difference<tbody>"
-        f"{''.join(lines)}</table></div>"
+        + _table("Lockstep", PROOF_COLUMNS, "".join(lines))
         + "".join(f"<p class=warning>{escaped(problem)}</p>" for problem in problems)
         + _whole_runs(view["whole_runs"])
     )
@@ -339,10 +340,16 @@ def _whole_runs(entries: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         "<p>Beyond that, whole runs with their own chance: the means over the seeds.</p>"
-        "<div class=scroll role=region aria-label=Runs tabindex=0>"
-        "<table class=proof><thead><tr><th scope=col>figure"
-        "<th scope=col>verdict<th scope=col>reference (seeds)<th scope=col>original (seeds)"
-        f"<th scope=col>difference<tbody>{''.join(lines)}</table></div>"
+        + _table("Runs", WHOLE_RUN_COLUMNS, "".join(lines))
+    )
+
+
+def _table(label: str, columns: Sequence[str], rows: str) -> str:
+    """A table that scrolls sideways where it is too wide; `rows` is HTML."""
+    head = "".join(f"<th scope=col>{column}" for column in columns)
+    return (
+        f"<div class=scroll role=region aria-label={label} tabindex=0>"
+        f"<table class=proof><thead><tr>{head}<tbody>{rows}</table></div>"
     )
 
 
