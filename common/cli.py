@@ -56,6 +56,7 @@ class Program:
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
     # Conditional models: (model, digit, standard normal codes) -> pictures.
     draw: Callable[[Any, int, Any], Any] | None = None
+    onednn: bool = False  # trains with oneDNN's kernels on any x86 processor: common.devices
 
     @property
     def source_digest(self) -> str:
@@ -278,10 +279,12 @@ def _folder(text: str) -> Path:
 
 def _train(program: Program, options: argparse.Namespace) -> None:
     """Opens a run, trains, draws, saves."""
-    from common import datasets
+    from common import datasets, devices
     from common.progress import TensorBoard
     from common.runs import Run
 
+    if program.onednn:
+        devices.prefer_onednn()
     if options.tensorboard:
         TensorBoard.check()
     if options.resume:

@@ -5,7 +5,8 @@ slots, another momentum schedule. In double precision two more facts show (found
 originals): the TF1 optimisers and `tf.keras`'s Adam keep their hyper-parameters as float32 and cast
 them up, and TF1's Adam keeps the powers of its betas as running products in float32.
 
-The update itself is done by TensorFlow's own kernels where the originals called them.
+Adam's update is done by the kernel of TensorFlow that the originals called; the others are written
+out.
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ class TF1RMSProp(_Slots):
     """`tf.train.RMSPropOptimizer` of TF 1.14: the mean square **starts at ones**, epsilon 1e-10.
 
     ms += (1 - decay) (g^2 - ms);  var -= lr g / sqrt(ms + epsilon)
+
+    Its momentum was zero, so the slot for it is left out; without it there is less to pass over.
     """
 
     def __init__(
@@ -146,25 +149,17 @@ class TF1RMSProp(_Slots):
         epsilon: float = 1e-10,
         initial_mean_square: float = 1.0,
     ) -> None:
-        super().__init__(variables, learning_rate, starts=[initial_mean_square, 0.0])
+        super().__init__(variables, learning_rate, starts=[initial_mean_square])
         self.decay, self.epsilon = decay, epsilon
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        for variable, (ms, mom), gradient in zip(
-            self.variables, self.slots, gradients, strict=True
-        ):
+        learning_rate, epsilon = self._float32(self.learning_rate), self._float32(self.epsilon)
+        forgotten = 1.0 - self._float32(self.decay)
+        for variable, (ms,), gradient in zip(self.variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
-            tf.raw_ops.ResourceApplyRMSProp(
-                var=variable.handle,
-                ms=ms.handle,
-                mom=mom.handle,
-                lr=self._float32(self.learning_rate),
-                rho=self._float32(self.decay),
-                momentum=tf.zeros([], self.dtype),
-                epsilon=self._float32(self.epsilon),
-                grad=gradient,
-            )
+            ms.assign_add(forgotten * (tf.square(gradient) - ms))
+            variable.assign_sub(learning_rate * gradient / tf.sqrt(ms + epsilon))
 
 
 class LegacyNadam(_Slots):

@@ -236,6 +236,7 @@ PROGRAM = Program(
     quick={"epochs": 5},
     experiment=experiment,
     figures=figures,
+    onednn=True,
 )
 main = PROGRAM.main
 

@@ -125,9 +125,10 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
 def encode(model: Model, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """x [batch, 784] -> z_mean, z_log_var, [batch, 2] each."""
     h1 = tf.nn.relu(x @ model["w1"] + model["b1"])
-    z_mean = h1 @ model["z_mean_w"] + model["z_mean_b"]
-    z_log_var = h1 @ model["z_log_var_w"] + model["z_log_var_b"]
-    return z_mean, z_log_var
+    # Both in one product: as two that narrow they cost a tenth of the whole step.
+    both = h1 @ tf.concat([model["z_mean_w"], model["z_log_var_w"]], axis=1)
+    z_mean, z_log_var = tf.split(both, num_or_size_splits=2, axis=1)
+    return z_mean + model["z_mean_b"], z_log_var + model["z_log_var_b"]
 
 
 def decode(model: Model, z: Any) -> tf.Tensor:

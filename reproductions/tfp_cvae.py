@@ -49,6 +49,7 @@ from common import plotting
 from common.animation import tile, to_uint8
 from common.chance import Chance, Weights, assign_glorot
 from common.cli import Program, choice, setting
+from common.convolutions import to_one_channel
 from common.datasets import Dataset
 from common.evaluation import z_means
 from common.lazy import tf, tf_keras, tfp
@@ -109,13 +110,17 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     """Builds the networks with Keras's default start; `mean_spread` scales the class means."""
     layers, depth = tf_keras.layers, config.base_depth
     leaky_relu = partial(tf.nn.leaky_relu, alpha=LEAKY_SLOPE)
-    conv = partial(layers.Conv2D, padding="same", activation=leaky_relu, dtype=dtype)
-    conv_transpose = partial(
-        layers.Conv2DTranspose, padding="same", activation=leaky_relu, dtype=dtype
-    )
+    options = {"padding": "same", "activation": leaky_relu, "dtype": dtype}
+    conv = partial(layers.Conv2D, **options)
+    conv_transpose = partial(layers.Conv2DTranspose, **options)
     posterior = tfp.layers.MultivariateNormalTriL(
         config.latent_dim, convert_to_tensor_fn=tfp.distributions.Distribution.mean, dtype=dtype
     )
+
+    class ConvToOneChannel(tf_keras.layers.Conv2D):
+        def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+            return to_one_channel(inputs, kernel)  # the same sums, in a third of the time
+
     inputs_of = partial(layers.InputLayer, dtype=dtype)
     dense = partial(layers.Dense, dtype=dtype)
     encoder = [
@@ -138,7 +143,7 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
         conv_transpose(depth, 5, strides=1),  # [batch, 14, 14, 16]
         conv_transpose(depth, 5, strides=2),  # [batch, 28, 28, 16]
         conv_transpose(depth, 5, strides=1),
-        conv(1, 5, strides=1, activation=tf.sigmoid),  # [batch, 28, 28, 1]
+        ConvToOneChannel(1, 5, **options | {"activation": tf.sigmoid}),  # [batch, 28, 28, 1]
     ]
     class_mean = [inputs_of([CLASSES]), dense(2 * config.latent_dim), dense(config.latent_dim)]
     model = Model(*(tf_keras.Sequential(part) for part in (encoder, decoder, class_mean)))
@@ -261,7 +266,6 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
     model = run.model
     means = class_means(model)
     z_mean = z_means(run, data.test_images, data.test_labels)
-    shown = data.test_images[:30]
     eps = run.chance.codes("sheet", (CLASSES, 12, config.latent_dim))
     digits = (8, 9) if config.digit is None else (config.digit,)
     return {f"class-{digit}.png": class_grid(model, digit) for digit in digits} | {
@@ -276,7 +280,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             prior_means=means,
         ),
         "reconstructions.png": plotting.reconstructions(
-            shown / 255, decode(model, z_mean[:30]),
+            data.test_images[:30] / 255, decode(model, z_mean[:30]),
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
@@ -306,6 +310,7 @@ PROGRAM = Program(
     quick={"epochs": 1},
     experiment=experiment,
     figures=figures,
+    onednn=True,
     results=results,
     draw=sample,
 )

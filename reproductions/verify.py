@@ -57,10 +57,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from common import datasets
+    from common import datasets, devices
     from reproductions import wholeruns
 
     recordings = list(find(options.golden, options.modules, options.precision))
+    if all(program(module).onednn for module, _ in recordings):
+        devices.prefer_onednn()
     data: dict[str, Dataset] = {}
     entries = []
     print(HEADER)

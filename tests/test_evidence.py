@@ -145,6 +145,6 @@ def test_entries_of_verify_survive_json() -> None:
     from reproductions import GOLDEN
 
     recording = lockstep.load(GOLDEN / "000" / "lockstep-float64.json")
-    same = lockstep.Replay(recording.loss, recording.initial_weights, recording.weights)
+    same = lockstep.Replay(recording.loss, recording.initial_weights, recording.weights, 0.0)
     entry = as_entry("mlp_vae", recording, lockstep.compare(recording, same))
     assert json.loads(json.dumps(entry)) == entry

@@ -122,7 +122,7 @@ def test_nan_is_not_equal() -> None:
     recording = lockstep.load(RECORDINGS[0])
     loss = recording.loss[:5].copy()
     loss[2] = np.nan
-    ours = lockstep.Replay(loss, recording.initial_weights, {})
+    ours = lockstep.Replay(loss, recording.initial_weights, {}, 0.0)
     verdict = lockstep.compare(recording, ours)
     assert verdict.first_bad_step == 3
     assert verdict.largest[1] == 3
@@ -130,7 +130,7 @@ def test_nan_is_not_equal() -> None:
 
 def test_the_recording_equals_itself() -> None:
     recording = lockstep.load(RECORDINGS[0])
-    ours = lockstep.Replay(recording.loss, recording.initial_weights, recording.weights)
+    ours = lockstep.Replay(recording.loss, recording.initial_weights, recording.weights, 0.0)
     verdict = lockstep.compare(recording, ours)
     assert verdict.problems == ()
     assert verdict.digits(1) == 16.0
