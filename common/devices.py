@@ -14,12 +14,12 @@ from typing import Any
 
 
 def prefer_onednn() -> None:
-    """Asks TensorFlow, not yet imported, for oneDNN's kernels on any x86 processor.
+    """Asks for oneDNN's kernels on any x86 processor, if TensorFlow is yet to be imported.
 
-    By itself it uses them only where the processor has AVX-512 for neural networks. Others gain
-    more: see docs/performance.md. What TF_ENABLE_ONEDNN_OPTS says stays as it is.
+    By itself it uses them only where the processor has AVX-512 for neural networks; convolutions
+    gain as much elsewhere (docs/performance.md). What TF_ENABLE_ONEDNN_OPTS says stays as it is.
     """
-    if platform.machine() in ("x86_64", "AMD64"):
+    if "tensorflow" not in sys.modules and platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 

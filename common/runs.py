@@ -1,8 +1,8 @@
 """A run's folder: settings, history, checkpoints, pictures. Numbered, locked, every file whole.
 
 artifacts/runs/<module>/0001/
-    run.json        settings, seed, versions, device, final figures; "finished": false until the
-    end history.csv     a row for each epoch (or each hundred steps)
+    run.json        settings, seed, versions, device, final figures; "finished": false until the end
+    history.csv     a row for each epoch (or each hundred steps)
     steps.npz       loss, reconstruction and KL of every single step
     weights.npz     the trained variables, in the document's order
     *.png, training.gif

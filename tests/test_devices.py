@@ -56,6 +56,26 @@ def test_prepare_turns_memory_growth_on_for_every_gpu(gpus: int) -> None:
     assert tf.log == [(f"GPU:{i}", True) for i in range(gpus)]
 
 
+@pytest.mark.parametrize(
+    ("machine", "asked_for", "expected"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
+)
+def test_onednn_is_preferred_on_x86_unless_somebody_says_otherwise(
+    machine: str, asked_for: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if asked_for is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", asked_for)
+    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
+    devices.prefer_onednn()  # too late: nothing is pretended
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == asked_for
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    devices.prefer_onednn()
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorFlow:
     """Two GPUs, a TensorFlow that nobody has imported, and what imports it."""
