@@ -31,15 +31,13 @@ Run = Callable[[int], Any]  # makes n steps
 
 def ours(load: Workload, variant: str) -> tuple[Run, dict[str, Any]]:
     """ "loop": what a run does. "bare": the compiled step alone, on one batch."""
-    from common import datasets, devices
+    from common import datasets
     from common.chance import Seeded
     from common.lazy import tf
     from common.training import Trainer
     from reproductions import program
 
     port = program(load.module)
-    if port.onednn:
-        devices.prefer_onednn()
     data = datasets.load(port.dataset)
     trainer = Trainer(port.experiment(port.config(), data, Seeded(0), "float32"))
     if variant == "bare":

@@ -13,16 +13,6 @@ from types import ModuleType
 from typing import Any
 
 
-def prefer_onednn() -> None:
-    """Asks for oneDNN's kernels on any x86 processor, if TensorFlow is yet to be imported.
-
-    By itself it uses them only where the processor has AVX-512 for neural networks; convolutions
-    gain as much elsewhere (docs/performance.md). What TF_ENABLE_ONEDNN_OPTS says stays as it is.
-    """
-    if "tensorflow" not in sys.modules and platform.machine() in ("x86_64", "AMD64"):
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-
 def load(name: str) -> ModuleType:
     """Imports `name` (TensorFlow first, prepared by `prepare`) and returns the module."""
     if name in sys.modules and "tensorflow" in sys.modules:
@@ -30,8 +20,19 @@ def load(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the documents are TensorFlow programs
     with _quiet():
         if "tensorflow" not in sys.modules:
+            prefer_onednn()
             prepare(importlib.import_module("tensorflow"))
         return importlib.import_module(name)
+
+
+def prefer_onednn() -> None:
+    """Asks for oneDNN's kernels on any x86 processor; TensorFlow reads it when it is imported.
+
+    By itself it uses them only where the processor has AVX-512 for neural networks; convolutions
+    gain as much elsewhere (docs/performance.md). What TF_ENABLE_ONEDNN_OPTS says stays as it is.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def prepare(tf: Any) -> None:

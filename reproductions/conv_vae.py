@@ -236,7 +236,6 @@ PROGRAM = Program(
     quick={"epochs": 5},
     experiment=experiment,
     figures=figures,
-    onednn=True,
 )
 main = PROGRAM.main
 

@@ -56,26 +56,6 @@ def test_prepare_turns_memory_growth_on_for_every_gpu(gpus: int) -> None:
     assert tf.log == [(f"GPU:{i}", True) for i in range(gpus)]
 
 
-@pytest.mark.parametrize(
-    ("machine", "asked_for", "expected"),
-    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
-)
-def test_onednn_is_preferred_on_x86_unless_somebody_says_otherwise(
-    machine: str, asked_for: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "")  # so that it is put back afterwards
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
-    if asked_for is not None:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", asked_for)
-    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
-    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
-    devices.prefer_onednn()  # too late: nothing is pretended
-    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == asked_for
-    monkeypatch.delitem(sys.modules, "tensorflow")
-    devices.prefer_onednn()
-    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorFlow:
     """Two GPUs, a TensorFlow that nobody has imported, and what imports it."""
@@ -117,6 +97,33 @@ def test_whatever_is_touched_first_devices_are_prepared_before_it_is_imported(
     devices.load(name)
     devices.load("tensorflow")
     assert len(fake.log) == 4  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked_for", "expected"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
+)
+def test_onednn_is_preferred_on_x86_unless_somebody_says_otherwise(
+    fake: FakeTensorFlow,
+    machine: str,
+    asked_for: str | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if asked_for is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", asked_for)
+    monkeypatch.setattr(devices.platform, "machine", lambda: machine)
+    at_import: list[str | None] = []
+    monkeypatch.setattr(
+        devices, "prepare", lambda tf: at_import.append(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+    )
+    devices.load("keras")
+    assert at_import == [expected]
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    devices.load("tensorflow")  # imported already: nothing is pretended
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") is None
 
 
 def test_a_failed_import_comes_through_and_stderr_comes_back(

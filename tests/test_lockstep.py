@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import GOLDEN, RECORDED, program, verify
-from tests.conftest import ROOT
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -46,20 +42,6 @@ def test_port_follows_its_recording(path: Path, whole: Callable[[str], Dataset])
         assert verdict.difference[:100].max() <= limit
     if path.match("002/lockstep-float64.json"):
         assert verdict.difference.max() <= ELBO_300
-
-
-def test_modules_that_train_with_onednn_are_followed_with_it(
-    whole: Callable[[str], Dataset],
-) -> None:
-    """In a process of its own, because the kernels are chosen when TensorFlow is imported."""
-    modules = [m for m in RECORDED.values() if program(m).onednn]
-    assert modules == ["conv_vae", "tfp_cvae"]
-    for module in modules:
-        whole(program(module).dataset)
-    command = [sys.executable, "-m", "reproductions.verify", *modules, "--precision", "float32"]
-    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture
@@ -181,6 +163,8 @@ def test_an_entry_may_stray_by_what_adam_can_do_in_float32(
         lambda c: c["loss"].__setitem__(0, float("nan")),
         lambda c: c["weights"].update({"1": [[0.0]]}),
         lambda c: c.update(variables="none"),
+        lambda c: c["envelope"].__setitem__(1, float("nan")),
+        lambda c: c.update(envelope=[1.0] * len(c["envelope"])),  # no step can be compared
     ],
 )
 def test_a_recording_that_is_not_whole_is_refused(
@@ -206,3 +190,28 @@ def test_bad_arguments_are_one_line(
     captured = capsys.readouterr()
     assert captured.err.startswith("verify: ")
     assert captured.err.count("\n") == 1
+
+
+def test_a_module_without_a_recording_is_not_passed_over(
+    short_golden: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = short_golden("000", "float64")
+    arguments = ["mlp_vae", "rmsprop_vae", "--golden", str(folder)]
+    assert verify.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""  # it is said before any work
+    assert "no recording lockstep-*.json of rmsprop_vae" in captured.err
+    assert verify.main(["mlp_vae", "--golden", str(folder), "--precision", "float32"]) == 2
+    assert "of mlp_vae in float32" in capsys.readouterr().err
+
+
+def test_whole_runs_that_are_not_at_hand_are_spoken_of(
+    tmp_path: Path,
+    whole: Callable[[str], Dataset],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole("mnist")
+    monkeypatch.chdir(tmp_path)
+    assert verify.main(["rmsprop_vae", "--precision", "float64"]) == 0
+    assert "Whole runs are not compared" in capsys.readouterr().out
