@@ -146,13 +146,17 @@ def compare(document: str) -> list[Comparison]:
     module = RECORDED[document]
     comparisons = []
     for name, column, label in CURVES[document]:
-        theirs = original(document, name)
-        ours = curve(module, column)[:, : theirs.shape[1]]
-        comparisons += [
-            Comparison(module, f"{label}, final", ours[:, -1], theirs[:, -1]),
-            Comparison(module, f"{label}, whole curve", ours.mean(1), theirs.mean(1)),
-        ]
+        comparisons += of_curves(module, label, curve(module, column), original(document, name))
     return comparisons
+
+
+def of_curves(module: str, label: str, ours: Array, theirs: Array) -> list[Comparison]:
+    """The final figure and the mean of a curve [seeds, rounds]; ours may be longer than theirs."""
+    ours = ours[:, : theirs.shape[1]]
+    return [
+        Comparison(module, f"{label}, final", ours[:, -1], theirs[:, -1]),
+        Comparison(module, f"{label}, whole curve", ours.mean(1), theirs.mean(1)),
+    ]
 
 
 def original(document: str, name: str) -> Array:

@@ -25,11 +25,13 @@ import pytest
 from PIL import Image
 
 from common import animation, plotting
-from reproductions import CATALOGUE, GOLDEN
+from reproductions import CATALOGUE, GOLDEN, program, wholeruns
 from reproductions.gallery import __main__ as command
 from reproductions.gallery import charts, content, markup, pictures
 from reproductions.gallery.content import collect
 from reproductions.gallery.page import render
+from reproductions.reference import REFERENCE
+from tests.conftest import ROOT
 
 HOSTILE = "<script>alert('x')</script>\"'&</script>"
 TEMPLATE = command.TEMPLATE.read_text()
@@ -41,16 +43,19 @@ EPOCHS = 3
 
 
 def make_run(folder: Path, module: str, **record: Any) -> Path:
-    """Writes the folder of a small finished run of three epochs (or three hundred steps)."""
+    """Writes the folder of a small finished run of three epochs (or three hundred steps).
+
+    Its settings are the document's, except for what `config` says.
+    """
     folder.mkdir(parents=True)
     record = {
         "module": module,
-        "config": {"epochs": EPOCHS, "learning_rate": 0.001},
         "seed": 7,
         "dtype": "float32",
         "quick": False,
         "finished": True,
         **record,
+        "config": vars(program(module).config()) | record.get("config", {}),
     }
     (folder / "run.json").write_text(json.dumps(record))
     x, every = ("step", 100) if module == "rmsprop_vae" else ("epoch", 1)
@@ -296,21 +301,51 @@ def test_band_of_the_reference(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "runs", [None, 5, [], [5], [{}], [{"loss": 1}], [{"loss": ["x"]}], [{"loss": [1]}, {}]]
+    "runs",
+    [
+        None,
+        5,
+        [],
+        [5],
+        [{}],
+        [{"loss": 1}],
+        [{"loss": ["x"]}],
+        [{"loss": [1]}, {}],
+        [{"loss": [[1]]}],
+    ],
 )
 def test_band_of_nonsense(runs):
-    assert content.read_seeds(runs, {"loss": "loss"}, 1) == {"count": 0, "bands": {}}
+    assert content.read_seeds(runs, {"loss": "loss"}, 1) == {"count": 0, "curves": {}, "bands": {}}
 
 
-def test_verdicts_of_the_proof_command_go_first(tmp_path):
+@pytest.mark.parametrize(("factor", "verdict"), [(1.001, "equivalent"), (1.1, "NOT SHOWN")])
+def test_whole_runs_are_those_of_the_folder_given(tmp_path, factor, verdict):
+    recorded = json.loads((GOLDEN / "000" / "full-runs.json").read_text())["runs"]
+    runs = [{"loss": [factor * x for x in run["epoch_mean_cost"]]} for run in recorded]
+    make_run(tmp_path / "mlp_vae", "mlp_vae")
+    (tmp_path / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
+    (tmp_path / "mlp_vae" / "lockstep.json").write_text(json.dumps({"entries": [{"steps": 1}]}))
+    page = collect(tmp_path, [])
+    final, whole = page["modules"][0]["whole_runs"]
+    assert (final.figure, final.verdict) == ("mean cost of an epoch, final", verdict)
+    assert (whole.figure, whole.verdict) == ("mean cost of an epoch, whole curve", verdict)
+    assert final.difference == pytest.approx(factor - 1)
+    row = f"<th scope=row>mean cost of an epoch, final<td>{verdict}<td>"
+    assert render(page, TEMPLATE).count(row) == 1
+
+
+def test_whole_runs_of_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = [c for view in collect(REFERENCE, [])["modules"] for c in view["whole_runs"]]
+    ours, expected = map(wholeruns.as_entry, found), map(wholeruns.as_entry, wholeruns.available())
+    assert list(ours) == list(expected)
+
+
+def test_runs_that_end_early_are_not_compared_as_whole_ones(tmp_path):
     (tmp_path / "mlp_vae").mkdir()
-    own = {"entries": [{"module": "mlp_vae", "steps": 1}]}
-    (tmp_path / "mlp_vae" / "lockstep.json").write_text(json.dumps(own))
-    assert content.read_verdicts(tmp_path, "mlp_vae") == (own["entries"], [])
-    whole = {"module": "mlp_vae", "figure": "loss"}
-    found = {"lockstep": [{"module": "mlp_vae", "steps": 2}], "whole_runs": [whole, {}]}
-    (tmp_path / "verify.json").write_text(json.dumps(found))
-    assert content.read_verdicts(tmp_path, "mlp_vae") == (found["lockstep"], [whole])
+    for loss in ([], [3.0, 2.0]):
+        (tmp_path / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": [{"loss": loss}]}))
+        assert collect(tmp_path, [])["modules"][0]["whole_runs"] == []
 
 
 def test_every_module_has_an_exhibit():
@@ -337,6 +372,28 @@ def test_long_film_is_thinned_out(tmp_path):
     film, _ = pictures.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
     assert len(film["labels"]) == pictures.MAX_FRAMES
     assert (film["labels"][0], film["labels"][-1]) == ("0", str(n - 1))
+
+
+def test_a_run_is_named_by_the_settings_that_are_not_the_documents(tmp_path):
+    config = {"objective": "elbo", "mean_spread": 64.0}
+    run = content.read_run(make_run(tmp_path / "0002", "tfp_cvae", config=config), None)
+    assert run["name"] == "your run 0002, objective elbo, mean-spread 64"
+    run = content.read_run(make_run(tmp_path / "0003", "tfp_cvae"), None)
+    assert run["name"] == "your run 0003"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"module": "mlp_vae"},
+        {"module": "mlp_vae", "config": [5]},
+        {"module": "mlp_vae", "config": {"epochs": 50}},
+        {"module": ["mlp_vae"], "config": {"epochs": 1}},
+    ],
+)
+def test_a_record_that_names_no_changed_setting(record):
+    assert content.changed_settings(record) == []
 
 
 def test_labels_that_do_not_fit_are_not_used(tmp_path):
@@ -430,6 +487,47 @@ def test_comparison_with_the_original(tmp_path):
     assert f"{low[2][1]:,.6g} to {high[2][1]:,.6g}" in sentence
 
 
+@pytest.mark.parametrize(
+    ("module", "config", "reason"),
+    [
+        ("mlp_vae", {"objective": "elbo"}, "objective elbo"),
+        ("mlp_vae", {"batch_size": 64, "hidden": 8}, "batch-size 64"),
+        ("mlp_cvae", {"objective": "elbo", "batch_size": 64}, "batch-size 64 and objective elbo"),
+        ("tfp_cvae", {"objective": "elbo", "mean_spread": 64.0}, "objective elbo"),
+    ],
+)
+def test_loss_in_other_units_is_not_compared(tmp_path, module, config, reason):
+    make_run(tmp_path / module, module)
+    own = make_run(tmp_path / "0002", module, config=config)
+    page = collect(tmp_path, [(own, True)])
+    view = page["modules"][MODULES.index(module)]
+    reference, run = view["runs"]
+    assert {c.style.split()[1] for c in charts.curves_of(view) if c.name.count("run")} == {"run-0"}
+    assert "After epoch 3: " in charts.comparisons(view, reference)[0]
+    sentence = f"With {reason} the loss is in other units: not in the chart above."
+    assert charts.comparisons(view, run) == [sentence]
+    text = render(page, TEMPLATE)
+    assert text.count(sentence) == 1
+    assert text.count(f"<title>{run['name']}</title><") >= 2, "reconstruction and KL are drawn"
+
+
+@pytest.mark.parametrize(
+    ("module", "config"),
+    [
+        ("mlp_vae", {"epochs": 3, "learning_rate": 0.01}),
+        ("conv_vae", {"batch_size": 64}),
+        ("elbo_cvae", {"batch_size": 64}),
+        ("rmsprop_vae", {"batch_size": 128}),
+    ],
+)
+def test_loss_in_the_same_units_is_compared(tmp_path, module, config):
+    own = make_run(tmp_path / "0002", module, config=config)
+    view = collect(tmp_path, [(own, True)])["modules"][MODULES.index(module)]
+    (run,) = view["runs"]
+    assert any(c.name.startswith(run["name"]) and c.points for c in charts.curves_of(view))
+    assert "; original, " in charts.comparisons(view, run)[0]
+
+
 # --- The page -------------------------------------------------------------------------------------
 
 
@@ -515,12 +613,11 @@ def test_nothing_of_a_hostile_run_becomes_markup(tmp_path, reference):
     lines = [f'{rows[0]},"{quoted}"', *(f"{row},1" for row in rows[1:])]
     (run / "history.csv").write_text("\n".join(lines))
     verdict = {
-        "module": "mlp_vae", "precision": HOSTILE, "steps": HOSTILE, "digits": {"1": HOSTILE},
+        "precision": HOSTILE, "steps": HOSTILE, "digits": {"1": HOSTILE},
         "largest_difference": HOSTILE, "passed": HOSTILE, "problems": [HOSTILE],
     }  # fmt: skip
-    whole = {"module": "mlp_vae", "figure": HOSTILE, "verdict": HOSTILE, "ours": {"mean": HOSTILE}}
-    found = {"lockstep": [verdict, HOSTILE, None], "whole_runs": [whole, HOSTILE]}
-    (reference / "verify.json").write_text(json.dumps(found))
+    found = {"entries": [verdict, HOSTILE, None]}
+    (reference / "mlp_vae" / "lockstep.json").write_text(json.dumps(found))
     (reference / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": [{"loss": [HOSTILE]}]}))
 
     page = make_page(reference, run)
@@ -552,6 +649,7 @@ def test_page_without_any_run(tmp_path):
     page = make_page(tmp_path)
     assert page.count("No run yet: the command above makes one.") == len(MODULES)
     assert page.count("No verdict is stored.") == len(MODULES) - 1
+    assert page.count("<code>python -m reproductions.reference tfp_cvae</code>") == 1
     assert page.count("<em>no run yet</em>") == len(MODULES) - 1
 
 
@@ -625,9 +723,14 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments):
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_tensorflow_is_not_imported():
-    program = "import sys, reproductions.gallery; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+def test_tensorflow_is_not_imported(tmp_path):
+    run = make_run(tmp_path / "run", "tfp_cvae", config={"objective": "elbo"})
+    program = (
+        "import sys; from reproductions.gallery.__main__ import main;"
+        " sys.exit(main(sys.argv[1:]) or 'tensorflow' in sys.modules)"
+    )
+    arguments = [str(run), "--output", str(tmp_path / "page.html")]
+    assert subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT).returncode == 0
 
 
 # --- In a browser ---------------------------------------------------------------------------------

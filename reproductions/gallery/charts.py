@@ -6,7 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from reproductions.gallery.content import EXHIBITS, ModuleView, Point, RunView, Seeds, x_column
+from reproductions.gallery.content import (
+    EXHIBITS,
+    PER_BATCH,
+    ModuleView,
+    Point,
+    RunView,
+    Seeds,
+    x_column,
+)
 from reproductions.gallery.markup import capital, escaped, number
 
 # --- Drawing --------------------------------------------------------------------------------------
@@ -138,7 +146,10 @@ def _finite(points: Sequence[Point]) -> list[Point]:
 
 
 def curves_of(view: ModuleView) -> list[Curve]:
-    """The loss curves of a module: the original's in grey, the document's numbers, the runs'."""
+    """The loss curves of a module: the original's in grey, the document's numbers, the runs'.
+
+    A run whose loss is in other units is left out.
+    """
     exhibit, original = EXHIBITS[view["entry"].module], view["original"]
     drawn = []
     for trace in exhibit.traces:
@@ -155,7 +166,7 @@ def curves_of(view: ModuleView) -> list[Curve]:
                 elif whose == "original":
                     drawn.append(Curve(name, low, f"line {colour}{second}"))
     for i, run in enumerate(view["runs"]):
-        for trace in exhibit.traces:
+        for trace in exhibit.traces if not other_units(view, run) else ():
             second = " second" if trace != exhibit.traces[0] else ""
             points = points_of(run, trace.column)
             name = f"{run['name']}{quick_note(run)}, {trace.name}"
@@ -166,6 +177,12 @@ def curves_of(view: ModuleView) -> list[Curve]:
 
 def _seeds(seeds: Seeds) -> str:
     return f"{seeds['count']} seed{'s' * (seeds['count'] > 1)}"
+
+
+def other_units(view: ModuleView, run: RunView) -> list[str]:
+    """The run's settings, if any, that give its loss other units than the document's."""
+    settings = ["objective"] + ["batch-size"] * (view["entry"].module in PER_BATCH)
+    return [changed for changed in run["changed"] if changed.partition(" ")[0] in settings]
 
 
 def points_of(run: RunView, name: str) -> list[Point]:
@@ -180,7 +197,13 @@ def quick_note(run: RunView) -> str:
 
 
 def comparisons(view: ModuleView, run: RunView) -> list[str]:
-    """A sentence for each curve: where the run ends, and where the originals were by then."""
+    """A sentence for each curve: where the run ends, and where the originals were by then.
+
+    Or one that says why the run is not compared.
+    """
+    other = " and ".join(other_units(view, run))
+    if other:
+        return [f"With {other} the loss is in other units: not in the chart above."]
     exhibit, original = EXHIBITS[view["entry"].module], view["original"]
     what, printed = exhibit.printed
     sentences = []

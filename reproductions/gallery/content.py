@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from common.runs import read_csv
-from reproductions import CATALOGUE, GOLDEN, Entry
+from reproductions import CATALOGUE, GOLDEN, Entry, program
 from reproductions.gallery.pictures import (
     UNREADABLE,
     Film,
@@ -22,8 +22,9 @@ from reproductions.gallery.pictures import (
     read_film,
     read_picture,
 )
-from reproductions.wholeruns import CURVES, PRINTED
+from reproductions.wholeruns import CURVES, PRINTED, Comparison, of_curves
 
+Array = np.ndarray
 Point = tuple[float, float]
 
 MODULES = Path(__file__).parents[1]
@@ -72,6 +73,7 @@ EXHIBITS = {
     "rmsprop_vae": Exhibit("loss, nats per image", "003", every=100, pictures=("manifold",)),
     "tfp_cvae": Exhibit("loss, nats per batch of 256", "004", pictures=("class-8", "class-9")),
 }
+PER_BATCH = ("mlp_vae", "mlp_cvae", "tfp_cvae")  # modules whose loss grows with the batch
 PRINTED_FIRST: dict[str, tuple[Point, ...]] = {"003": ((1, 645.08),)}  # before the history begins
 
 NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
@@ -86,6 +88,7 @@ class RunView(TypedDict):
     name: str
     reference: bool
     record: dict[str, Any]  # run.json
+    changed: list[str]  # settings that are not the document's, in words
     history: dict[str, list[float]]
     pictures: dict[str, Picture]  # by name without suffix
     film: Film | None
@@ -94,10 +97,11 @@ class RunView(TypedDict):
 
 
 class Seeds(TypedDict):
-    """Runs with several seeds."""
+    """Whole runs, each with its seed."""
 
     count: int
-    bands: dict[str, tuple[list[Point], list[Point]]]  # column of the history -> lowest, highest
+    curves: dict[str, Array]  # column of the history -> [seeds, rounds]
+    bands: dict[str, tuple[list[Point], list[Point]]]  # the same: lowest, highest
 
 
 class OriginalView(TypedDict):
@@ -116,7 +120,7 @@ class ModuleView(TypedDict):
     original: OriginalView | None
     seeds: Seeds  # of the reference
     lockstep: list[dict[str, Any]]  # verdicts, see `verify.as_entry`
-    whole_runs: list[dict[str, Any]]  # comparisons, see `wholeruns.as_entry`
+    whole_runs: list[Comparison]
     runs: list[RunView]  # the reference run first
 
 
@@ -138,7 +142,7 @@ def collect(
     """Reads everything that the page shows. What is missing or broken is left out, and said.
 
     Args:
-      reference: the folder with a subfolder for each module, and perhaps verify.json.
+      reference: the folder with a subfolder for each module.
       own: folders of other runs, each with whether to take its pictures.
       package: where the modules lie.
       golden: where the recordings lie.
@@ -149,14 +153,14 @@ def collect(
         original = read_original(golden, exhibit)
         own_columns = {trace.column: trace.column for trace in exhibit.traces}
         kept = read_json(folder / "seeds.json").get("runs")
-        lockstep, whole_runs = read_verdicts(reference, entry.module)
+        seeds = read_seeds(kept, own_columns, exhibit.every)
         modules[entry.module] = {
             "entry": entry,
             "text": read_docstring(package / f"{entry.module}.py"),
             "original": original,
-            "seeds": read_seeds(kept, own_columns, exhibit.every),
-            "lockstep": lockstep,
-            "whole_runs": whole_runs,
+            "seeds": seeds,
+            "lockstep": read_lockstep(folder),
+            "whole_runs": compare(entry.module, seeds, original["seeds"]) if original else [],
             "runs": [],
         }
         if (folder / "run.json").exists():
@@ -218,6 +222,8 @@ def read_run(
     theirs = original["pictures"] if original else {}
     problems: list[str] = []
     record = read_json(folder / "run.json")
+    changed = changed_settings(record)
+    name = "reference run" if is_reference else f"your run {folder.resolve().name}"
     if not record:
         problems.append("run.json cannot be read")
     elif record.get("finished") is not True:
@@ -242,15 +248,24 @@ def read_run(
         except UNREADABLE:
             problems.append("training.gif is missing or cannot be read")
     return {
-        "name": "reference run" if is_reference else f"your run {folder.resolve().name}",
+        "name": ", ".join([name, *changed]),
         "reference": is_reference,
         "record": record,
+        "changed": changed,
         "history": history,
         "pictures": pictures,
         "film": film,
         "last_frame": last_frame,
         "problems": problems,
     }
+
+
+def changed_settings(record: Mapping[str, Any]) -> list[str]:
+    """The settings in a run's record that are not the document's, in words."""
+    module, config = str(record.get("module")), record.get("config")
+    if module not in EXHIBITS or not isinstance(config, dict):
+        return []
+    return program(module).changed_settings(config)
 
 
 def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
@@ -274,42 +289,43 @@ def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
 
 
 def read_seeds(runs: Any, columns: Mapping[str, str], every: int) -> Seeds:
-    """The range of curves over the runs of a list.
+    """The curves of the runs of a list, and their range.
 
     Args:
       runs: for each seed a dictionary of curves; what is something else counts as nothing.
       columns: column of the history -> key in those dictionaries.
       every: epochs or steps between two numbers of a curve.
     """
-    nothing: Seeds = {"count": 0, "bands": {}}
-    seeds: Seeds = {"count": 0, "bands": {}}
     try:
-        for column, key in columns.items():
-            values = np.array([run[key] for run in runs], float)  # [seeds, rounds]
-            x = [float(every * (i + 1)) for i in range(values.shape[1])]
-            low, high = values.min(axis=0).tolist(), values.max(axis=0).tolist()
-            seeds["bands"][column] = list(zip(x, low, strict=True)), list(zip(x, high, strict=True))
-            seeds["count"] = len(values)
-    except (TypeError, ValueError, KeyError, IndexError):
-        return nothing
-    return seeds
+        curves = {c: np.array([run[key] for run in runs], float) for c, key in columns.items()}
+        bands = {column: _band(values, every) for column, values in curves.items()}
+        return {"count": len(runs), "curves": curves, "bands": bands}
+    except (TypeError, ValueError, KeyError):
+        return {"count": 0, "curves": {}, "bands": {}}
 
 
-def read_verdicts(
-    reference: Path, module: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What was found of a module: in lockstep, and of whole runs.
+def _band(values: Array, every: int) -> tuple[list[Point], list[Point]]:
+    """The lowest and the highest of curves [seeds, rounds]."""
+    _, rounds = values.shape
+    x = [float(every * (i + 1)) for i in range(rounds)]
+    low, high = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+    return list(zip(x, low, strict=True)), list(zip(x, high, strict=True))
 
-    Read from what `verify --json` wrote to verify.json, else from the module's own lockstep.json.
-    """
-    found = read_json(reference / "verify.json")
-    own = read_json(reference / module / "lockstep.json").get("entries")
 
-    def entries(content: Any) -> list[dict[str, Any]]:
-        content = content if isinstance(content, list) else []
-        return [e for e in content if isinstance(e, dict) and e.get("module") == module]
+def compare(module: str, ours: Seeds, theirs: Seeds) -> list[Comparison]:
+    """Whole runs of the reference and of the original, as `wholeruns.compare` compares them."""
+    found = []
+    for trace in EXHIBITS[module].traces if ours["count"] and theirs["count"] else ():
+        our, their = ours["curves"][trace.column], theirs["curves"][trace.column]
+        if our.shape[1] >= their.shape[1] > 0:
+            found += of_curves(module, trace.name, our, their)
+    return found
 
-    return entries(found.get("lockstep")) or entries(own), entries(found.get("whole_runs"))
+
+def read_lockstep(folder: Path) -> list[dict[str, Any]]:
+    """The lockstep's verdicts that are kept in a module's folder."""
+    entries = read_json(folder / "lockstep.json").get("entries")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def read_json(path: Path) -> dict[str, Any]:

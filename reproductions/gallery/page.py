@@ -30,7 +30,7 @@ from reproductions.gallery.markup import (
     script_json,
 )
 from reproductions.gallery.pictures import Film, Picture
-from reproductions.reference import REFERENCE
+from reproductions.wholeruns import Comparison
 
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
@@ -294,13 +294,14 @@ def _film(film: Film, name: str) -> str:
 
 
 def _proof(view: ModuleView) -> str:
-    """What `python -m reproductions.verify` found."""
+    """What was found of the port beside the original: in lockstep, and of whole runs."""
     module, verdicts = view["entry"].module, view["lockstep"]
     if module in UNRECORDED:
         return f"<h3>Proof</h3><p>There is no recording: {escaped(UNRECORDED[module])}.</p>"
     if not verdicts:
-        command = _command(f"python -m reproductions.verify --json {REFERENCE / 'verify.json'}")
-        return f"<h3>Proof</h3><p class=none>No verdict is stored. This one finds it:</p>{command}"
+        command = _command(f"python -m reproductions.reference {module}")
+        missing = "No verdict is stored. This makes the whole reference runs and stores it:"
+        return f"<h3>Proof</h3><p class=none>{missing}</p>{command}"
     lines = []
     problems: list[Any] = []
     for v in verdicts:
@@ -324,17 +325,14 @@ def _proof(view: ModuleView) -> str:
     )
 
 
-def _whole_runs(entries: Sequence[Mapping[str, Any]]) -> str:
+def _whole_runs(whole_runs: Sequence[Comparison]) -> str:
     """Whole runs of both sides as distributions, see `reproductions/wholeruns.py`."""
     lines = []
-    for entry in entries:
-        sides = [entry[s] if isinstance(entry.get(s), dict) else {} for s in ("ours", "theirs")]
-        means = "".join(
-            f"<td>{cell(side.get('mean'), ',.6g')} ({cell(side.get('seeds'))})" for side in sides
-        )
+    for c in whole_runs:
+        means = "".join(f"<td>{number(side.mean())} ({len(side)})" for side in (c.ours, c.theirs))
         lines.append(
-            f"<tr><th scope=row>{cell(entry.get('figure'))}<td>{cell(entry.get('verdict'))}"
-            f"{means}<td>{cell(entry.get('relative_difference'), '+.2%')}"
+            f"<tr><th scope=row>{cell(c.figure)}<td>{cell(c.verdict)}"
+            f"{means}<td>{cell(c.difference, '+.2%')}"
         )
     if not lines:
         return ""
