@@ -113,6 +113,8 @@ def main() -> None:
     options = parse(parser)
     if (options.tf114 or options.tf200) and not options.documents:
         parser.error("the originals need --documents, too")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
 
     print(machine(), flush=True)
     rows, details = [], []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import math
+import shlex
+import signal
 import sys
+import threading
 import time
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -56,7 +59,6 @@ class Program:
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
     # Conditional models: (model, digit, standard normal codes) -> pictures.
     draw: Callable[[Any, int, Any], Any] | None = None
-    onednn: bool = False  # trains with oneDNN's kernels on any x86 processor: common.devices
 
     @property
     def source_digest(self) -> str:
@@ -64,6 +66,15 @@ class Program:
         from common.runs import source_digest
 
         return source_digest(Path(self.experiment.__code__.co_filename))
+
+    def changed_settings(self, config: Mapping[str, Any]) -> list[str]:
+        """The settings of a run that are not the document's, in words: "objective elbo", ..."""
+        defaults = dataclasses.asdict(self.config())
+        return [
+            f"{name.replace('_', '-')} {value}".removesuffix(".0")
+            for name, value in config.items()
+            if value != defaults.get(name)
+        ]
 
     def load(self, folder: str | Path) -> Any:
         """The trained model of a finished run.
@@ -133,7 +144,8 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
       debug: let failures through, with their tracebacks.
     """
     try:
-        command()
+        with _terminated_like_interrupted():
+            command()
         return 0
     except (Failure, KeyboardInterrupt, OSError) as error:
         if debug:
@@ -141,6 +153,19 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
         failure = _as_failure(error)
         print(f"{name}: {failure}", file=sys.stderr)
         return failure.exit_code
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: in one line, with nothing half-written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _as_failure(error: BaseException) -> Failure:
@@ -182,6 +207,8 @@ def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
                 help=f"{item.metadata['text']} (default: {item.default})",
             )
             continue
+        if item.metadata["at_least"] == item.metadata["at_most"]:
+            continue  # the document's pictures allow no other
         kind = _number_type(hints[item.name])
         default = "" if item.default is None else f" (default: {item.default})"
         settings.add_argument(
@@ -211,7 +238,7 @@ def _parse(program: Program, argv: Sequence[str]) -> argparse.Namespace:
         "--quick",
         action="store_true",
         default=argparse.SUPPRESS,
-        help=f"about a minute of the real thing: {quick}",
+        help=f"a short run, marked as such: {quick}",
     )
     run.add_argument(
         "--output",
@@ -261,7 +288,7 @@ def _bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if not (math.isfinite(value) and low <= value <= high):
+        if not low <= value <= high:  # neither is NaN, nor infinity
             raise argparse.ArgumentTypeError(f"{text} is not {what} from {low:g} to {high:g}")
         return value
 
@@ -279,12 +306,10 @@ def _folder(text: str) -> Path:
 
 def _train(program: Program, options: argparse.Namespace) -> None:
     """Opens a run, trains, draws, saves."""
-    from common import datasets, devices
+    from common import datasets
     from common.progress import TensorBoard
     from common.runs import Run
 
-    if program.onednn:
-        devices.prefer_onednn()
     if options.tensorboard:
         TensorBoard.check()
     if options.resume:
@@ -324,7 +349,6 @@ def _refuse_other_settings(run: Run, given: dict[str, Any]) -> None:
     stored = {**run.record["config"], **{k: run.record[k] for k in ("seed", "dtype", "quick")}}
     for name, value in given.items():
         if stored[name] != value:
-            run.release()
             raise BadInput(
                 f"the run in {run.folder} has {name} {stored[name]}, not {value}: resume it without"
                 f" --{name.replace('_', '-')}"
@@ -338,19 +362,21 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
     from common.training import fit
 
     record = run.record
-    run.update(environment=devices.describe())
-    config = program.config(**record["config"])
-    experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
-    if not options.quiet:
-        print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
-    listeners: list[Display | TensorBoard] = [Display(experiment, options.quiet)]
-    if options.tensorboard:
-        listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
+    listeners: list[Display | TensorBoard] = []
     try:
+        _describe_sitting(run, program, devices.describe())
+        config = program.config(**record["config"])
+        experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
+        if not options.quiet:
+            print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
+        listeners.append(Display(experiment, options.quiet))
+        if options.tensorboard:
+            listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
         progress = fit(experiment, run.checkpoints, listeners)
         _save(run, program, config, experiment, data, progress)
     except (Interrupted, KeyboardInterrupt) as error:
-        again = f"python -m reproductions.{program.name} --resume --output {run.folder}"
+        folder = shlex.quote(str(run.folder))
+        again = f"python -m reproductions.{program.name} --resume --output {folder}"
         raise Interrupted(f"{error or 'stopped'}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
@@ -363,6 +389,20 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
             listener.close()
     if not options.quiet:
         _show_what_was_made(run, program)
+
+
+def _describe_sitting(run: Run, program: Program, environment: dict[str, Any]) -> None:
+    """Keeps what a run is made with; says so if it is resumed with something else."""
+    now = {"environment": environment, "source_sha256": program.source_digest}
+    before = {name: run.record.get(name, now[name]) for name in now}
+    if before != now:
+        run.update(earlier_sittings=[*run.record.get("earlier_sittings", []), before])
+        print(
+            f"{program.name}: begun with other versions, code or threads (run.json has both): the"
+            " last bits may differ from those of a run in one piece",
+            file=sys.stderr,
+        )
+    run.update(**now)
 
 
 def _save(
@@ -406,9 +446,12 @@ def _save(
 
 def _note(run: Run, program: Program) -> str:
     """The line of provenance below every picture."""
-    length = ", ".join(f"{v} {k}" for k, v in run.record["config"].items() if k in program.quick)
+    config = run.record["config"]
+    length = [f"{config[name]} {name}" for name in program.quick]
+    others = {name: value for name, value in config.items() if name not in program.quick}
+    settings = [*length, *program.changed_settings(others), f"seed {run.record['seed']}"]
     quick = "QUICK RUN, not the document's training: " if run.record["quick"] else ""
-    return f"{quick}{program.name}, {length}, seed {run.record['seed']}"
+    return f"{quick}{program.name}, {', '.join(settings)}"
 
 
 def _show_what_was_made(run: Run, program: Program) -> None:

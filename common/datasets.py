@@ -38,7 +38,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from common.errors import DataUnavailable
+from common.errors import BadInput, DataUnavailable
 from common.files import write_atomically
 
 Array = np.ndarray
@@ -199,9 +199,12 @@ def load(name: str, data_dir: str | Path | None = None, quiet: bool = False) -> 
       quiet: no progress bar. There is none either where stderr is no terminal.
 
     Raises:
+      BadInput: there is no data set of this name.
       DataUnavailable: no source had it, the cache cannot be written, or the folder that was named
         does not hold it.
     """
+    if name not in SPECS:
+        raise BadInput(f"no data set {name!r}: choose from {', '.join(SPECS)}")
     spec = SPECS[name]
     folder = data_dir or os.environ.get("VAE_DATA_DIR")
     if folder:

@@ -98,7 +98,8 @@ def load(path: Path) -> Recording:
     whole = (
         recording.precision in FLOOR
         and len(recording.loss) == len(recording.envelope) > 0
-        and np.isfinite(recording.loss).all()
+        and np.isfinite([recording.loss, recording.envelope]).all()
+        and recording.horizon > 0
         and all(w.shape == variables for w in recording.weights.values())
         and recording.initial_weights.shape == variables
     )

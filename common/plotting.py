@@ -195,6 +195,11 @@ def curves(
     return figure
 
 
+def total_axis(objective: str, total: str, unit: str) -> tuple[str, str]:
+    """`total` and `unit` of `curves`: the document's, or those of the ELBO in its place."""
+    return ("ELBO, negated", "nats per image") if objective == "elbo" else (total, unit)
+
+
 def _draw_priors(axes: Axes, means: Array, cmap: str) -> None:
     from matplotlib.patches import Circle
 

@@ -94,6 +94,7 @@ class Run:
             raise BadInput(f"{output} holds a run of {record.get('module')}, not of {module}")
         if record.get("finished"):
             raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
+        _check(record, output)
         return cls(output, _lock(output), record)
 
     def update(self, **entries: Any) -> None:
@@ -135,8 +136,19 @@ def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array
     record = _read_record(folder)
     if record is None or not record.get("finished") or record.get("module") != module:
         raise BadInput(f"{folder} holds no finished run of {module}")
-    with np.load(folder / "weights.npz", allow_pickle=False) as archive:
-        return record, [archive[name] for name in sorted(archive.files)]
+    _check(record, folder)
+    path = folder / "weights.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return record, [archive[name] for name in sorted(archive.files)]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path} cannot be read ({error})") from error
+
+
+def _check(record: dict[str, Any], folder: Path) -> None:
+    missing = [name for name in ("config", "seed", "dtype", "quick") if name not in record]
+    if missing:
+        raise BadInput(f"{folder / 'run.json'} is damaged: it lacks {', '.join(missing)}")
 
 
 def source_digest(module: Path) -> str:

@@ -1,9 +1,23 @@
 """`python -m reproductions` lists the reproductions."""
 
+from __future__ import annotations
+
+import sys
+
+from common.cli import OneLineParser, run_command
 from reproductions import CATALOGUE
 
 
-def main() -> None:
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("reproductions", _print_list)
+
+
+def _print_list() -> None:
+    OneLineParser(
+        prog="python -m reproductions",
+        description="Lists the reproductions. To train one: python -m reproductions.<module>",
+    ).parse_args()
     print("python -m reproductions.<module>   trains and draws what the document shows\n")
     for entry in CATALOGUE:
         print(f"  {entry.module:12} {entry.document:7} {entry.dataset:16} {entry.summary}")
@@ -13,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -74,6 +74,10 @@ def _evaluate(argv: Sequence[str]) -> None:
     sizes = {"images": options.images, "samples": options.samples}
     names = [_name(r) for r in records]
     ports = [program(r["module"]) for r in records]
+    if options.picture and not any(port.draw for port in ports):
+        parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
+    if options.picture and not options.picture.parent.is_dir():
+        parser.error(f"--picture: there is no folder {options.picture.parent}")
     data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
     runs = [
         (port.reopen(folder, data[port.dataset]), data[port.dataset], port)
@@ -95,13 +99,13 @@ def _evaluate(argv: Sequence[str]) -> None:
     if wanted:
         _print_wanted(wanted, original)
     if options.picture:
-        sheets = {
-            name: _grids(run.model, port.draw)
+        sheets = [
+            (name, _grids(run.model, port.draw))
             for name, (run, _, port) in zip(names, runs, strict=True)
             if port.draw
-        }
+        ]
         if original:
-            sheets = {"original (TF 1.14)": original_grids() / 255} | sheets
+            sheets.insert(0, ("original (TF 1.14)", original_grids() / 255))
         _draw(sheets, options.picture)
 
 
@@ -119,12 +123,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _name(record: dict[str, Any]) -> str:
     """Module, settings that are not the document's, seed."""
-    defaults = vars(program(record["module"]).config())
-    changed = [
-        f"{name.replace('_', '-')} {value}".removesuffix(".0")
-        for name, value in record["config"].items()
-        if value != defaults[name]
-    ]
+    changed = program(record["module"]).changed_settings(record["config"])
     return ", ".join([" ".join([record["module"], *changed]), f"seed {record['seed']}"])
 
 
@@ -208,13 +207,13 @@ def _grids(model: Any, draw: Draw) -> np.ndarray:
     return np.stack([draw(model, digit, codes) for digit in range(10)])
 
 
-def _draw(sheets: dict[str, np.ndarray], path: Path) -> None:
+def _draw(sheets: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
     """The centre and four further pictures of each grid, a column for each digit."""
     from common import plotting
     from common.files import write_atomically
 
     rows, labels = [], []
-    for name, grids in sheets.items():
+    for name, grids in sheets:
         for k, (i, j) in enumerate(SHOWN):
             rows.append(np.clip(grids[:, i, j], 0, 1))
             labels.append(name if k == len(SHOWN) // 2 else "")

@@ -243,7 +243,8 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows, "epoch", "Cost, as the document reduces it", "per batch",
+            progress.rows, "epoch",
+            *plotting.total_axis(config.objective, "Cost, as the document reduces it", "per batch"),
             {"loss": "mean of the epoch", "last_loss": "last batch, as printed"},
             "mlp_vae: training on MNIST", reconstruction_unit="½ squared error per image",
         ),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.cli import run_command
+from common.cli import OneLineParser, run_command
 from common.files import write_atomically
 from reproductions import CATALOGUE, RECORDED, wholeruns
 from reproductions.reference import REFERENCE, load_seeds
@@ -48,12 +49,16 @@ HEADLINES = {
 }
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("tables", _write)
+    return run_command("tables", lambda: _write(sys.argv[1:] if argv is None else argv))
 
 
-def _write() -> None:
+def _write(argv: Sequence[str]) -> None:
+    OneLineParser(
+        prog="python -m reproductions.tables",
+        description="Writes the tables of the READMEs from the reference results.",
+    ).parse_args(argv)
     for name, language in READMES.items():
         path = Path(name)
         write_atomically(path, fill(path.read_text(), language))
@@ -143,7 +148,7 @@ def _original_finals(module: str, column: str) -> str:
 
 def _spread(values: Any) -> str:
     """Mean, standard deviation and number of seeds."""
-    mean = f"{np.mean(values):,.2f}"
+    mean = f"{np.mean(values):,.2f}".replace("-", "\N{MINUS SIGN}")
     if len(values) == 1:
         return f"{mean} (1 seed)"
     return f"{mean} ± {np.std(values, ddof=1):,.2f} ({len(values)} seeds)"

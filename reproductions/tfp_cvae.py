@@ -76,7 +76,7 @@ class Config:
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
     objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
-    mean_spread: float = setting(1.0, "how many times as far apart the class means start", 0, 1e6)
+    mean_spread: float = setting(1.0, "times as far apart the class means start", 1e-6, 1e6)
     digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
 
@@ -284,7 +284,8 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
             "Test images and their reconstructions from z_mean", CMAP,
         ),
         "curves.png": plotting.curves(
-            progress.rows, "epoch", "Total, as the document reduces it", "nats per batch",
+            progress.rows, "epoch",
+            *plotting.total_axis(config.objective, "Total, as in the document", "nats per batch"),
             {"loss": "training", "val_loss": "validation"}, "tfp_cvae: training on MNIST",
         ),
     }  # fmt: skip
@@ -310,7 +311,6 @@ PROGRAM = Program(
     quick={"epochs": 1},
     experiment=experiment,
     figures=figures,
-    onednn=True,
     results=results,
     draw=sample,
 )

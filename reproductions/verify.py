@@ -57,12 +57,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from common import datasets, devices
+    from common import datasets
     from reproductions import wholeruns
+    from reproductions.reference import REFERENCE
 
     recordings = list(find(options.golden, options.modules, options.precision))
-    if all(program(module).onednn for module, _ in recordings):
-        devices.prefer_onednn()
     data: dict[str, Dataset] = {}
     entries = []
     print(HEADER)
@@ -77,6 +76,8 @@ def _verify(options: argparse.Namespace) -> None:
     whole_runs = [c for c in whole_runs if not options.modules or c.module in options.modules]
     if whole_runs:
         print("\n" + "\n".join([wholeruns.HEADER, *map(wholeruns.as_line, whole_runs)]))
+    elif options.golden == GOLDEN:
+        print(f"\nWhole runs are not compared: there is no {REFERENCE} here.")
     if options.json:
         content = {"lockstep": entries, "whole_runs": [wholeruns.as_entry(c) for c in whole_runs]}
         write_atomically(options.json, json.dumps(content, indent=1) + "\n")
@@ -101,7 +102,7 @@ def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple
     from common import lockstep
 
     paths = sorted([*folder.glob("lockstep-*.json"), *folder.glob("*/lockstep-*.json")])
-    found = 0
+    found = set()
     for path in paths:
         recording = lockstep.load(path)
         module = RECORDED.get(recording.document)
@@ -109,10 +110,14 @@ def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple
             raise BadInput(f"{path}: there is no module for document {recording.document!r}")
         if (modules and module not in modules) or precision not in ("both", recording.precision):
             continue
-        found += 1
+        found.add(module)
         yield module, recording
-    if not found:
-        raise BadInput(f"{folder} has no recording lockstep-*.json of what was asked for")
+    missing = [module for module in modules if module not in found]
+    if missing or not found:
+        raise BadInput(
+            f"{folder} has no recording lockstep-*.json of {' and '.join(missing) or 'any module'}"
+            + ("" if precision == "both" else f" in {precision}")
+        )
 
 
 def verify(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import datasets
+from common import datasets, plotting
 from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import CATALOGUE, program
@@ -55,6 +58,7 @@ def complaint(capsys: pytest.CaptureFixture[str], module: str) -> str:
         ["--batch-size", "-1"],
         ["--batch-size", "1e9"],
         ["--batch-size", "99999999999"],
+        ["--batch-size", "9" * 400],
         ["--batch-size", ""],
         ["--batch-size", "many"],
         ["--batch-size"],
@@ -97,6 +101,9 @@ def test_every_setting_is_an_option_with_its_default(
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, default in vars(program(module).config()).items():
+        if name == "latent_dim" and module != "elbo_cvae":  # can be nothing but 2
+            assert "--latent-dim" not in text
+            continue
         assert f"--{name.replace('_', '-')}" in text
         assert default is None or f"(default: {default})" in text
 
@@ -175,6 +182,55 @@ def test_resuming_with_other_settings_is_refused_and_the_setting_named(
     assert run(["--resume", "--output", "mine", f"--{option}", value]) == 2
     assert f"--{option}" in complaint(capsys, "mlp_vae")
     assert run(["--resume", "--output", "mine", *SMALL]) == 0  # the same settings are welcome
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
+    on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = program("mlp_vae").main
+    assert run([*SMALL, "--output", "mine", "--quiet"]) == 0
+    record = json.loads(Path("mine/run.json").read_text())
+    assert "earlier_sittings" not in record
+    record["environment"]["versions"]["tensorflow"] = "2.20.0"
+    Path("mine/run.json").write_text(json.dumps(record | {"finished": False}))
+    capsys.readouterr()
+    assert run(["--resume", "--output", "mine", "--quiet"]) == 0
+    assert "the last bits may differ" in complaint(capsys, "mlp_vae")
+    record = json.loads(Path("mine/run.json").read_text())
+    (earlier,) = record["earlier_sittings"]
+    assert earlier["environment"]["versions"]["tensorflow"] == "2.20.0"
+    assert record["environment"]["versions"]["tensorflow"] != "2.20.0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["experiment", "figures"])
+def test_a_signal_before_and_after_the_training_is_one_line(
+    number: signal.Signals,
+    moment: str,
+    on_sample: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = program("mlp_vae")
+    signalled = dataclasses.replace(port, **{moment: lambda *_: os.kill(os.getpid(), number)})
+    handler = signal.getsignal(signal.SIGTERM)
+    assert signalled.main([*SMALL, "--output", "my run", "--quiet"]) == 130
+    assert "--resume --output 'my run'" in complaint(capsys, "mlp_vae")
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert port.main(["--resume", "--output", "my run", "--quiet"]) == 0
+
+
+def test_pictures_say_which_settings_are_not_the_documents(
+    on_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = set()
+    to_png = plotting.to_png
+    monkeypatch.setattr(
+        plotting, "to_png", lambda figure, note: (notes.add(note), to_png(figure, note))[1]
+    )
+    options = ["--epochs", "1", "--objective", "elbo", "--batch-size", "1000"]
+    assert program("mlp_vae").main([*options, "--output", "mine", "--quiet"]) == 0
+    assert notes == {"mlp_vae, 1 epochs, batch-size 1000, objective elbo, seed 0"}
 
 
 def test_data_that_cannot_be_had_is_exit_3_and_creates_nothing(

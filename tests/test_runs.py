@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 
 from common.errors import BadInput
-from common.runs import KEPT_CHECKPOINTS, ROOT, CheckpointFolder, Run, read_csv, to_csv
+from common.runs import (
+    KEPT_CHECKPOINTS,
+    ROOT,
+    CheckpointFolder,
+    Run,
+    read_csv,
+    read_finished,
+    to_csv,
+)
 from common.training import Progress
 
-RECORD = {"config": {"epochs": 1}, "seed": 0}
+RECORD = {"config": {"epochs": 1}, "seed": 0, "dtype": "float32", "quick": False}
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +77,22 @@ def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) 
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(BadInput):
         Run.reopen("mlp_vae", tmp_path)
+
+
+def test_a_record_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    Run.create("mlp_vae", {"config": {}, "seed": 0}, tmp_path / "mine").release()
+    with pytest.raises(BadInput, match=r"run.json is damaged: it lacks dtype, quick"):
+        Run.reopen("mlp_vae", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
+def test_weights_that_cannot_be_read_are_one_line(content: bytes | None, tmp_path: Path) -> None:
+    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    run.finish()
+    if content is not None:
+        run.write("weights.npz", content)
+    with pytest.raises(BadInput, match=r"weights.npz cannot be read"):
+        read_finished("mlp_vae", run.folder)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
