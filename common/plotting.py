@@ -85,18 +85,19 @@ def image_grid(
     title: str,
     cmap: str,
     row_labels: Sequence[str] = (),
-    column_label: str = "",
+    column_labels: Sequence[str] = (),
     cell: float = 0.62,
 ) -> Figure:
-    """A sheet of images [rows, columns, height, width] with a label for each row."""
-    rows, columns = images.shape[:2]
-    margin = 0.13 * max(len(label) for label in row_labels) if row_labels else 0.0
+    """A sheet of images [rows, columns, height, width] with labels for its rows and columns."""
+    rows, columns, height, width = images.shape
+    lines = [line for label in row_labels for line in label.split("\n")]
+    margin = 0.075 * max(map(len, lines), default=0)
     figure, axes = _figure(max(columns * cell + margin + 0.5, 3.6), rows * cell + 1.0)
-    height = images.shape[2] + 2
     axes.imshow(tile(images, gap=2), cmap=cmap)
-    axes.set(title=title, xlabel=column_label, xticks=[])
-    axes.set_yticks(np.arange(len(row_labels)) * height + height / 2, row_labels, fontsize=9)
-    axes.tick_params(length=0)
+    axes.set(title=title)
+    axes.set_xticks(np.arange(len(column_labels)) * (width + 2) + width / 2, column_labels)
+    axes.set_yticks(np.arange(len(row_labels)) * (height + 2) + height / 2, row_labels)
+    axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False)
     _frameless(axes)
     return figure
 

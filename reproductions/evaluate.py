@@ -208,7 +208,7 @@ def _grids(model: Any, draw: Draw) -> np.ndarray:
 
 
 def _draw(sheets: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
-    """The centre and four further pictures of each grid, a column for each digit."""
+    """The centre of each grid and four codes around it, a column for each digit."""
     from common import plotting
     from common.files import write_atomically
 
@@ -216,11 +216,13 @@ def _draw(sheets: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
     for name, grids in sheets:
         for k, (i, j) in enumerate(SHOWN):
             rows.append(np.clip(grids[:, i, j], 0, 1))
-            labels.append(name if k == len(SHOWN) // 2 else "")
+            labels.append(name.replace(", ", "\n") if k == len(SHOWN) // 2 else "")
     figure = plotting.image_grid(
-        np.stack(rows), "Asked for 0 to 9: from the centre and the corners of each digit's grid",
-        "Greys_r", labels,
+        np.stack(rows), "What each model drew when asked for the digit above", "Greys_r", labels,
+        [str(digit) for digit in range(10)],
     )  # fmt: skip
+    for k in range(1, len(sheets)):  # between one model and the next
+        figure.axes[0].axhline(k * len(SHOWN) * 30 - 1.5, color="tab:orange")
     write_atomically(path, plotting.to_png(figure, "python -m reproductions.evaluate --picture"))
 
 

@@ -113,7 +113,7 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     options = {"padding": "same", "activation": leaky_relu, "dtype": dtype}
     conv = partial(layers.Conv2D, **options)
     conv_transpose = partial(layers.Conv2DTranspose, **options)
-    posterior = tfp.layers.MultivariateNormalTriL(
+    to_posterior = tfp.layers.MultivariateNormalTriL(
         config.latent_dim, convert_to_tensor_fn=tfp.distributions.Distribution.mean, dtype=dtype
     )
 
@@ -131,8 +131,8 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
         conv(2 * depth, 5, strides=2),  # [batch, 7, 7, 32]
         conv(4 * config.latent_dim, 7, strides=1, padding="valid"),  # [batch, 1, 1, 8]
         layers.Flatten(dtype=dtype),
-        dense(posterior.params_size(config.latent_dim)),  # [batch, 5]
-        posterior,
+        dense(to_posterior.params_size(config.latent_dim)),  # [batch, 5]
+        to_posterior,
     ]
     decoder = [
         inputs_of([config.latent_dim]),
@@ -190,15 +190,15 @@ def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "doc
       objective: "document", or "elbo" for the mean of reconstruction + kl.
     """
     x, y = inputs(images, eps.dtype), tf.one_hot(labels, CLASSES, dtype=eps.dtype)
-    posterior = model.encoder(x)
+    q = model.encoder(x)
     prior = tfp.distributions.Independent(
         tfp.distributions.Normal(loc=model.class_mean(y), scale=tf.ones([], eps.dtype)),
         reinterpreted_batch_ndims=1,
     )
-    z = posterior.bijector.forward(eps)  # the bijector remembers eps, so log_prob needs no solve
+    z = q.bijector.forward(eps)  # the bijector remembers eps, so log_prob needs no solve
     x_decoded = model.decoder(z)
     reconstruction = tf.reduce_sum(cross_entropy(x, x_decoded), axis=[1, 2, 3])
-    kl = posterior.log_prob(z) - prior.log_prob(z)
+    kl = q.log_prob(z) - prior.log_prob(z)
     total = tf.reduce_sum(reconstruction) + KL_COUNT * tf.reduce_mean(kl)
     if objective == "elbo":
         total = tf.reduce_mean(reconstruction + kl)
