@@ -118,16 +118,22 @@ def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -
 
 def test_image_grid_keeps_rows_columns_and_labels() -> None:
     images = np.random.RandomState(0).rand(3, 4, SIDE, SIDE)
-    labels = ["first", "second", "third"]
-    figure = plotting.image_grid(images, "A title", "gray", labels, "codes")
+    rows, columns = ["first", "second", "third\nof three"], ["0", "1", "2", "3"]
+    figure = plotting.image_grid(images, "A title", "gray", rows, columns)
     [axes] = figure.axes
     np.testing.assert_array_equal(tiles(array_of(axes), gap=2), images)
-    assert (axes.get_title(), axes.get_xlabel()) == ("A title", "codes")
-    height = SIDE + 2
-    assert [text for _, text in ticks(axes, "y")] == labels
-    for row, (place, _) in enumerate(ticks(axes, "y")):
-        assert row * height < place < (row + 1) * height
-    assert ticks(axes, "x") == []
+    assert axes.get_title() == "A title"
+    cell = SIDE + 2
+    for axis, labels in (("y", rows), ("x", columns)):
+        assert [text for _, text in ticks(axes, axis)] == labels
+        for i, (place, _) in enumerate(ticks(axes, axis)):
+            assert i * cell < place < (i + 1) * cell
+
+
+def test_an_image_grid_without_labels_has_none() -> None:
+    figure = plotting.image_grid(np.zeros([3, 4, SIDE, SIDE]), "A title", "gray")
+    [axes] = figure.axes
+    assert ticks(axes, "x") == ticks(axes, "y") == []
 
 
 def test_side_by_side_has_left_on_the_left() -> None:
