@@ -53,7 +53,7 @@ class Program:
     summary: str  # one line, for --help
     config: type  # the module's Config
     build: Callable[[Any, Weights, str], Any]  # -> the model
-    quick: dict[str, Any]  # settings of a run of about a minute
+    quick: dict[str, Any]  # settings of a short run
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
     figures: Callable[[Any, Experiment, Dataset, Progress], dict[str, Figure | bytes]]
     results: Callable[[Any, Experiment, Dataset], dict[str, Any]] = lambda *_: {}  # final figures
@@ -111,7 +111,21 @@ class Program:
         from common.runs import read_finished
 
         record, weights = read_finished(self.name, Path(folder))
-        return self.config(**record["config"]), Seeded(record["seed"]), record["dtype"], weights
+        config = self.config_of(record, Path(folder))
+        return config, Seeded(record["seed"]), record["dtype"], weights
+
+    def config_of(self, record: Mapping[str, Any], folder: Path) -> Any:
+        """The Config of a run; a setting that is younger than the run has its default.
+
+        Raises:
+          BadInput: its settings are not those of this module.
+        """
+        try:
+            return self.config(**record["config"])
+        except TypeError as error:
+            raise BadInput(
+                f"{folder / 'run.json'} has settings that {self.name} has not ({error})"
+            ) from error
 
     def evaluate(self, run: Experiment, data: Dataset, **sizes: Any) -> dict[str, Any]:
         """The figures of a trained model, see `common.evaluation`; `sizes` go to `evaluate`."""
@@ -131,6 +145,8 @@ class Program:
 
 
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+        raise BadInput("the run's weights.npz does not fit the settings in its run.json")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -288,7 +304,7 @@ def _bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if not low <= value <= high:  # neither is NaN, nor infinity
+        if not low <= value <= high:  # NaN and infinity fail this, too
             raise argparse.ArgumentTypeError(f"{text} is not {what} from {low:g} to {high:g}")
         return value
 
@@ -315,7 +331,7 @@ def _train(program: Program, options: argparse.Namespace) -> None:
     if options.resume:
         run = Run.reopen(program.name, options.output)
         try:
-            _refuse_other_settings(run, options.given)
+            _refuse_other_settings(run, program, options.given)
             data = datasets.load(program.dataset, options.data_dir, options.quiet)
         except BaseException:
             run.release()
@@ -345,8 +361,9 @@ def _record(program: Program, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_other_settings(run: Run, given: dict[str, Any]) -> None:
-    stored = {**run.record["config"], **{k: run.record[k] for k in ("seed", "dtype", "quick")}}
+def _refuse_other_settings(run: Run, program: Program, given: dict[str, Any]) -> None:
+    stored = dataclasses.asdict(program.config_of(run.record, run.folder))
+    stored |= {name: run.record[name] for name in ("seed", "dtype", "quick")}
     for name, value in given.items():
         if stored[name] != value:
             raise BadInput(
@@ -364,8 +381,8 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
     record = run.record
     listeners: list[Display | TensorBoard] = []
     try:
-        _describe_sitting(run, program, devices.describe())
-        config = program.config(**record["config"])
+        _describe_sitting(run, program, devices.describe(), options.quiet)
+        config = program.config_of(record, run.folder)
         experiment = program.experiment(config, data, Seeded(record["seed"]), record["dtype"])
         if not options.quiet:
             print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
@@ -377,7 +394,7 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
     except (Interrupted, KeyboardInterrupt) as error:
         folder = shlex.quote(str(run.folder))
         again = f"python -m reproductions.{program.name} --resume --output {folder}"
-        raise Interrupted(f"{error or 'stopped'}. Continue with: {again}") from error
+        raise Interrupted(f"{str(error) or 'stopped'}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
         where = (
@@ -391,18 +408,23 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
         _show_what_was_made(run, program)
 
 
-def _describe_sitting(run: Run, program: Program, environment: dict[str, Any]) -> None:
-    """Keeps what a run is made with; says so if it is resumed with something else."""
-    now = {"environment": environment, "source_sha256": program.source_digest}
-    before = {name: run.record.get(name, now[name]) for name in now}
-    if before != now:
-        run.update(earlier_sittings=[*run.record.get("earlier_sittings", []), before])
+def _describe_sitting(run: Run, program: Program, environment: dict[str, Any], quiet: bool) -> None:
+    """Keeps what a run is made with; says so if it goes on with something else."""
+    now = {"source_sha256": program.source_digest, **environment}
+    last = now | {"source_sha256": run.record.get("source_sha256")} | run.record.get("environment", {})
+    changed = [name for name in now if now[name] != last[name]]
+    earlier = run.record.get("earlier_sittings", [])
+    run.update(
+        source_sha256=now["source_sha256"],
+        environment=environment,
+        **({"earlier_sittings": [*earlier, last]} if changed else {}),
+    )
+    if changed and not quiet:
         print(
-            f"{program.name}: begun with other versions, code or threads (run.json has both): the"
+            f"{program.name}: goes on with another {' and '.join(changed)} (run.json has both): the"
             " last bits may differ from those of a run in one piece",
             file=sys.stderr,
         )
-    run.update(**now)
 
 
 def _save(

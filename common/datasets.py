@@ -237,7 +237,7 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError as error:
         raise DataUnavailable(
-            "this account has no home folder: set HOME, or name the data's folder with --data-dir"
+            "this account has no home folder: set HOME, or name the data's folder in VAE_DATA_DIR"
         ) from error
 
 
@@ -500,7 +500,7 @@ def _try_sources(spec: Spec, cache: Path, quiet: bool, failures: list[str]) -> D
     raise _unavailable(
         f"{spec.title} could not be had: {'; '.join(failures)}. By hand: put"
         f" {', '.join(part.idx for part in spec.parts)} (plain or .gz), or {spec.name}.npz, into a"
-        " folder and name it with --data-dir"
+        " folder and name it in the environment variable VAE_DATA_DIR"
     )
 
 

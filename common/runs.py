@@ -18,6 +18,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -35,6 +36,7 @@ Array = np.ndarray
 
 ROOT = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
+RECORDED = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
 
 
 class Run:
@@ -52,19 +54,17 @@ class Run:
         Raises:
           BadInput: `output` holds files already, or cannot be written.
         """
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         try:
             folder = _new_folder(output) if output else _next_number(ROOT / module)
-            lock = _lock(folder)
-            if output and (folder / "run.json").exists():
-                lock.release()
-                raise BadInput(f"{output} holds a run already: name another folder")
-            run = cls(folder, lock, {})
-            run.update(
-                module=module,
-                **record,
-                finished=False,
-                started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            )
+            run = cls(folder, _lock(folder), {})
+            try:
+                if output and (folder / "run.json").exists():
+                    raise BadInput(f"{output} holds a run already: name another folder")
+                run.update(module=module, **record, finished=False, started=started)
+            except BaseException:
+                run.release()
+                raise
         except OSError as error:
             where = output or ROOT / module
             raise BadInput(f"cannot write to {where}: {error.strerror or error}") from error
@@ -81,20 +81,19 @@ class Run:
         """
         if output is None:
             folders = sorted((ROOT / module).glob("[0-9]*"), reverse=True)
-            unfinished = (f for f in folders if (r := _read_record(f)) and not r.get("finished"))
+            unfinished = (f for f in folders if (r := read_record(f)) and not r.get("finished"))
             output = next(unfinished, None)
             if output is None:
                 raise BadInput(
                     f"no unfinished run below {ROOT / module}: start one without --resume"
                 )
-        record = _read_record(output)
+        record = read_record(output)
         if record is None:
-            raise BadInput(f"{output} holds no run that could be resumed")
-        if record.get("module") != module:
-            raise BadInput(f"{output} holds a run of {record.get('module')}, not of {module}")
+            raise BadInput(f"{output} holds no run: its run.json is missing or damaged")
+        if record["module"] != module:
+            raise BadInput(f"{output} holds a run of {record['module']}, not of {module}")
         if record.get("finished"):
             raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
-        _check(record, output)
         return cls(output, _lock(output), record)
 
     def update(self, **entries: Any) -> None:
@@ -133,22 +132,24 @@ def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array
     Raises:
       BadInput: there is no finished run of this module in the folder.
     """
-    record = _read_record(folder)
+    record = read_record(folder)
     if record is None or not record.get("finished") or record.get("module") != module:
         raise BadInput(f"{folder} holds no finished run of {module}")
-    _check(record, folder)
     path = folder / "weights.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return record, [archive[name] for name in sorted(archive.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
 
 
-def _check(record: dict[str, Any], folder: Path) -> None:
-    missing = [name for name in ("config", "seed", "dtype", "quick") if name not in record]
-    if missing:
-        raise BadInput(f"{folder / 'run.json'} is damaged: it lacks {', '.join(missing)}")
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What run.json says; None where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / "run.json").read_text())
+        if isinstance(record, dict) and isinstance(record.get("config"), dict):
+            return record if record.keys() >= RECORDED else None
+    return None
 
 
 def source_digest(module: Path) -> str:
@@ -187,7 +188,8 @@ class CheckpointFolder:
         entries = asdict(progress)
         arrays = {"losses": entries.pop("losses"), "frames": np.array(entries.pop("frames"))}
         content = io.BytesIO()
-        np.savez(content, progress=np.array(json.dumps(entries)), **arrays, **state)  # type: ignore[arg-type]
+        arrays["progress"] = np.array(json.dumps(entries))
+        np.savez(content, **arrays, **state)  # type: ignore[arg-type]
         data = content.getvalue()
         digest = hashlib.sha256(data).hexdigest()[:16]
         write_atomically(self._folder / f"step-{progress.step:09d}-{digest}.npz", data)
@@ -240,13 +242,6 @@ def _lock(folder: Path) -> FileLock:
     except Timeout:
         raise BadInput(f"another process is at work in {folder}: wait for it") from None
     return lock
-
-
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / "run.json").read_text())
-        return record if isinstance(record, dict) else None
-    return None
 
 
 def _point_latest(folder: Path) -> None:

@@ -267,7 +267,7 @@ def fit(
             if done or stop.is_set() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
                 checkpoints.save(progress, trainer.state)
                 saved_at = time.monotonic()
-            if stop.is_set() and not done:
+            if stop.is_set():
                 raise Interrupted(f"stopped and saved after step {progress.step:,}")
     return progress
 

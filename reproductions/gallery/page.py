@@ -299,9 +299,9 @@ def _proof(view: ModuleView) -> str:
     if module in UNRECORDED:
         return f"<h3>Proof</h3><p>There is no recording: {escaped(UNRECORDED[module])}.</p>"
     if not verdicts:
-        command = _command(f"python -m reproductions.reference {module}")
-        missing = "No verdict is stored. This makes the whole reference runs and stores it:"
-        return f"<h3>Proof</h3><p class=none>{missing}</p>{command}"
+        command = _command(f"python -m reproductions.reference --renew {module}")
+        missing = f"<p class=none>No verdict is stored. This one finds it:</p>{command}"
+        return f"<h3>Proof</h3>{missing}{_whole_runs(view['whole_runs'])}"
     lines = []
     problems: list[Any] = []
     for v in verdicts:
