@@ -411,7 +411,9 @@ def _train_in(run: Run, program: Program, data: Dataset, options: argparse.Names
 def _describe_sitting(run: Run, program: Program, environment: dict[str, Any], quiet: bool) -> None:
     """Keeps what a run is made with; says so if it goes on with something else."""
     now = {"source_sha256": program.source_digest, **environment}
-    last = now | {"source_sha256": run.record.get("source_sha256")} | run.record.get("environment", {})
+    last = (
+        now | {"source_sha256": run.record.get("source_sha256")} | run.record.get("environment", {})
+    )
     changed = [name for name in now if now[name] != last[name]]
     earlier = run.record.get("earlier_sittings", [])
     run.update(

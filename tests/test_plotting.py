@@ -116,6 +116,12 @@ def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -
     assert ticks(axes, "y") == expected
 
 
+def test_the_axis_of_the_total_is_that_of_the_objective() -> None:
+    document = ("Cost", "cost of a batch")
+    assert plotting.total_axis("document", *document) == document
+    assert plotting.total_axis("elbo", *document) == ("ELBO, negated", "nats per image")
+
+
 def test_image_grid_keeps_rows_columns_and_labels() -> None:
     images = np.random.RandomState(0).rand(3, 4, SIDE, SIDE)
     rows, columns = ["first", "second", "third\nof three"], ["0", "1", "2", "3"]
