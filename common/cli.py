@@ -423,7 +423,7 @@ def _describe_sitting(run: Run, program: Program, environment: dict[str, Any], q
     )
     if changed and not quiet:
         print(
-            f"{program.name}: goes on with another {' and '.join(changed)} (run.json has both): the"
+            f"{program.name}: goes on with other {' and '.join(changed)} (run.json has both): the"
             " last bits may differ from those of a run in one piece",
             file=sys.stderr,
         )

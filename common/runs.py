@@ -36,6 +36,7 @@ Array = np.ndarray
 
 ROOT = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
+DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 RECORDED = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
 
 
@@ -139,7 +140,7 @@ def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return record, [archive[name] for name in sorted(archive.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGE, OSError) as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
 
 

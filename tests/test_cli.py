@@ -195,7 +195,7 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
     Path("mine/run.json").write_text(json.dumps(record | {"finished": False}))
     capsys.readouterr()
     assert run(["--resume", "--output", "mine"]) == 0
-    assert "goes on with another versions (run.json has both)" in complaint(capsys, "mlp_vae")
+    assert "goes on with other versions (run.json has both)" in complaint(capsys, "mlp_vae")
     record = json.loads(Path("mine/run.json").read_text())
     (earlier,) = record["earlier_sittings"]
     assert earlier["versions"]["tensorflow"] == "2.20.0"
