@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import shlex
 import signal
 import sys
-import threading
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
+from common.signals import handled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +159,8 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
       debug: let failures through, with their tracebacks.
     """
     try:
-        with _terminated_like_interrupted():
+        # SIGTERM ends a command as Ctrl-C does: in one line, with nothing half-written.
+        with handled(signal.default_int_handler, signal.SIGTERM):
             command()
         return 0
     except (Failure, KeyboardInterrupt, OSError) as error:
@@ -169,19 +169,6 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
         failure = _as_failure(error)
         print(f"{name}: {failure}", file=sys.stderr)
         return failure.exit_code
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: in one line, with nothing half-written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _as_failure(error: BaseException) -> Failure:

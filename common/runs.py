@@ -36,8 +36,9 @@ Array = np.ndarray
 
 ROOT = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
+# What reading a damaged npz may raise.
 DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-RECORDED = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
+ENTRIES = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
 
 
 class Run:
@@ -149,7 +150,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((folder / "run.json").read_text())
         if isinstance(record, dict) and isinstance(record.get("config"), dict):
-            return record if record.keys() >= RECORDED else None
+            return record if record.keys() >= ENTRIES else None
     return None
 
 

@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ from common.chance import Batches, Chance
 from common.errors import Interrupted, TrainingFailed
 from common.lazy import tf
 from common.optimizers import Optimizer
+from common.signals import handled
 
 Array = np.ndarray
 Row = dict[str, float]
@@ -251,7 +251,8 @@ def fit(
         progress = Progress(frames=[experiment.frame()])
 
     saved_at = time.monotonic()
-    with _stop_signals() as stop:
+    stop = threading.Event()  # instead of an end in the middle of a step
+    with handled(lambda *_: stop.set(), signal.SIGINT, signal.SIGTERM):
         while progress.step < experiment.steps:
             began = time.monotonic()
             _advance(trainer, progress)
@@ -315,22 +316,3 @@ def _close_round(experiment: Experiment, progress: Progress) -> None:
     )
     progress.frames.append(experiment.frame())
     progress.round_seconds = 0.0
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of ending the process in the middle of a
-    step."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals belong to the main thread
-        return
-    handlers = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -244,7 +244,7 @@ def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) 
         ),
         "curves.png": plotting.curves(
             progress.rows, "epoch",
-            *plotting.total_axis(config.objective, "Cost, as in the document", "cost of a batch"),
+            *plotting.total_axis(config.objective, "Cost, as in the document", "cost per batch"),
             {"loss": "mean of the epoch", "last_loss": "last batch, as printed"},
             "mlp_vae: training on MNIST", reconstruction_unit="½ squared error per image",
         ),
