@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from common.cli import Program
+    from common.program import Program
 
 
 class Entry(NamedTuple):
@@ -30,6 +30,7 @@ CATALOGUE = (
     Entry("tfp_cvae", "004", "MNIST", "conditional VAE with a learned prior mean per class (TFP)"),
 )
 
+MODULES = tuple(e.module for e in CATALOGUE)
 GOLDEN = Path(__file__).parent / "golden"  # the recordings of the originals
 UNRECORDED = {
     "mlp_cvae": "described without a program; proved against mlp_vae by tests/test_mlp_cvae.py"

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import animation, plotting
+from common import plotting
+from common.pictures import gif, normal_quantiles, png
 from reproductions import CATALOGUE, GOLDEN, program, wholeruns
 from reproductions.gallery import __main__ as command
 from reproductions.gallery import charts, content, markup, pictures
@@ -66,9 +67,9 @@ def make_run(folder: Path, module: str, **record: Any) -> Path:
         rows.append(",".join(str(i * every) if c == x else str(300 - i) for c in columns))
     (folder / "history.csv").write_text("\n".join(rows) + "\n")
     for name in ("manifold", "class-8", "latent", "curves"):
-        (folder / f"{name}.png").write_bytes(animation.png(np.full((30, 40), 90, np.uint8)))
+        (folder / f"{name}.png").write_bytes(png(np.full((30, 40), 90, np.uint8)))
     captions = ["before training", *(f"{x} {i}" for i in range(1, EPOCHS + 1))]
-    (folder / "training.gif").write_bytes(animation.gif(make_frames(), captions))
+    (folder / "training.gif").write_bytes(gif(make_frames(), captions))
     return folder
 
 
@@ -368,7 +369,7 @@ def test_film_has_the_frames_of_the_gif(tmp_path):
 def test_long_film_is_thinned_out(tmp_path):
     n = pictures.MAX_FRAMES + 30
     frames = [np.full((28, 28), i % 256, np.uint8) for i in range(n)]
-    (tmp_path / "training.gif").write_bytes(animation.gif(frames, [str(i) for i in range(n)]))
+    (tmp_path / "training.gif").write_bytes(gif(frames, [str(i) for i in range(n)]))
     film, _ = pictures.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
     assert len(film["labels"]) == pictures.MAX_FRAMES
     assert (film["labels"][0], film["labels"][-1]) == ("0", str(n - 1))
@@ -406,7 +407,7 @@ def test_labels_that_do_not_fit_are_not_used(tmp_path):
 def test_grid_is_cut_out_of_its_figure(tmp_path, background):
     images = np.full((15, 15, 28, 28), background)
     images[0, 0], images[14, 14], images[0, 14] = 0.2, 0.4, 0.8
-    axis = plotting.normal_quantiles(15)
+    axis = normal_quantiles(15)
     figure = plotting.manifold(images, axis, axis, "Title", "gray")
     (tmp_path / "manifold.png").write_bytes(plotting.to_png(figure, "note"))
     size: pictures.Picture = {"src": "", "width": 420, "height": 420}

@@ -10,7 +10,7 @@ from pathlib import Path
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
 from common.files import write_atomically
-from common.runs import ROOT as RUNS
+from common.runs import RUNS
 from reproductions.gallery.content import EXHIBITS, collect, read_json
 from reproductions.gallery.page import render
 from reproductions.reference import REFERENCE
