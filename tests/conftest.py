@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -48,6 +49,12 @@ def small(name: str) -> Dataset:
             arrays["x_test"],
             arrays["y_test"],
         )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sigint_is_heard() -> None:
+    """A parent that ignores SIGINT (nohup, a background job) hands that on to its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -655,7 +655,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, size: int) -
 
 def fetch_in_a_child(name: str) -> None:
     """What the child processes of these tests do: `load`, with the made-up data sets."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests ignored it
     datasets.SPECS = {name: made_up(name)[0] for name in DATASETS}
     datasets.POLL = 0.02
     assert_is(load(name), name)
