@@ -13,12 +13,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.cli import OneLineParser, run_command
+from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept, whole_runs
@@ -33,7 +33,6 @@ FILES = {
     "docs/quirks.md": "en",
     "docs/performance.md": "en",
 }
-EXPECTED = Path(__file__).parent / "expected.json"
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
 Rows = list[list[str]]
