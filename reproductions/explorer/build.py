@@ -26,6 +26,7 @@ LANGUAGES = ("en", "zh")
 TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.
 GRIDS = {"rmsprop_vae": np.linspace(-3, 3, 20).tolist()}
+KL_COUNT = {"mlp_vae": 1, "mlp_cvae": 1, "tfp_cvae": 2}  # over a batch's sum of reconstructions
 EVALUATED = (
     "reconstruction", "kl", "elbo", "log_likelihood", "effective_samples", "kl_weight",
 )  # fmt: skip
@@ -83,11 +84,18 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
         "kl": measured["kl"].astype(float).round(4).tolist(),
         "evaluation": {key: evaluation[key] for key in EVALUATED},
         "wanted": evaluation.get("wanted_digits"),
-        "batch": record["config"]["batch_size"],
+        "weight": _kl_weight(record),
         "differences": [
             float(measured[key]) for key in ("numpy_pixels", "javascript_pixels", "rounding_pixels")
         ],
     }
+
+
+def _kl_weight(record: dict[str, Any]) -> float:
+    """What a nat of KL weighs in the run's objective, where a nat of reconstruction weighs 1."""
+    config, count = record["config"], KL_COUNT.get(record["module"])
+    document = count is not None and config["objective"] == "document"
+    return count / config["batch_size"] if document else 1.0
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -10,17 +10,19 @@ const ACTIVATIONS = {
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const softplus = (x) => (x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x)));
 
-// target[at ...] += factor * weights[from ...], n numbers.
-function addScaled(target, at, factor, weights, from, n) {
-  for (let k = 0; k < n; k++) target[at + k] += factor * weights[from + k];
+// Adds x[from ...], as a row, times a matrix [inputs, outputs] at kernel[tap ...] to y[to ...].
+function addProduct(y, to, x, from, inputs, kernel, tap, outputs) {
+  for (let c = 0; c < inputs; c++, tap += outputs) {
+    const value = x[from + c];
+    if (value === 0) continue; // half of them, after a relu
+    for (let k = 0; k < outputs; k++) y[to + k] += value * kernel[tap + k];
+  }
 }
 
 function dense(layer, x) {
   const outputs = layer.bias.length;
   const y = new Float32Array(outputs);
-  for (let i = 0; i < x.length; i++) {
-    if (x[i] !== 0) addScaled(y, 0, x[i], layer.kernel, i * outputs, outputs);
-  }
+  addProduct(y, 0, x, 0, x.length, layer.kernel, 0, outputs);
   return y;
 }
 
@@ -29,53 +31,49 @@ function paddingBefore(n, size, stride) {
   return Math.max((Math.ceil(n / stride) - 1) * stride + size - n, 0) >> 1;
 }
 
-// Visits every pair of a small pixel and a large one that a kernel of this size and stride connects:
-// small = large / stride. For a convolution the large one is its input, for a transposed one its output.
-function forEachPair(small, large, size, stride, pad, visit) {
+// A convolution takes large images to small ones, a transposed one small images to large ones. Both
+// visit every pair of a small pixel and a large one that the kernel connects.
+function convolve(layer, x, small, large, pad, transposed) {
+  const {kernel, size, stride, shape: [, , inputs]} = layer;
+  const outputs = layer.bias.length;
+  const n = transposed ? large : small;
+  const y = new Float32Array(n * n * outputs);
   for (let row = 0; row < small; row++) {
     for (let column = 0; column < small; column++) {
+      const ofSmall = row * small + column;
       for (let i = 0; i < size; i++) {
-        const y = row * stride + i - pad;
-        if (y < 0 || y >= large) continue;
+        const down = row * stride + i - pad;
+        if (down < 0 || down >= large) continue;
         for (let j = 0; j < size; j++) {
-          const x = column * stride + j - pad;
-          if (x >= 0 && x < large) visit(row * small + column, y * large + x, i * size + j);
+          const right = column * stride + j - pad;
+          if (right < 0 || right >= large) continue;
+          const ofLarge = down * large + right;
+          const [to, from] = transposed ? [ofLarge, ofSmall] : [ofSmall, ofLarge];
+          const tap = (i * size + j) * inputs * outputs;
+          addProduct(y, to * outputs, x, from * inputs, inputs, kernel, tap, outputs);
         }
       }
     }
   }
+  return y;
 }
 
 function convolution(layer, x) {
-  const {kernel, size, stride, padding, shape: [height, , inputs]} = layer;
-  const outputs = layer.bias.length;
-  const same = padding === "same";
-  const pad = same ? paddingBefore(height, size, stride) : 0;
-  const small = same ? Math.ceil(height / stride) : Math.floor((height - size) / stride) + 1;
-  const y = new Float32Array(small * small * outputs);
-  forEachPair(small, height, size, stride, pad, (to, from, tap) => {
-    for (let c = 0; c < inputs; c++) {
-      const value = x[from * inputs + c];
-      if (value !== 0) addScaled(y, to * outputs, value, kernel, (tap * inputs + c) * outputs, outputs);
-    }
-  });
-  return y;
+  const {size, stride, padding, shape: [height]} = layer;
+  if (padding === "valid") {
+    return convolve(layer, x, Math.floor((height - size) / stride) + 1, height, 0, false);
+  }
+  const pad = paddingBefore(height, size, stride);
+  return convolve(layer, x, Math.ceil(height / stride), height, pad, false);
 }
 
 function transposedConvolution(layer, x) {
-  const {kernel, size, stride, padding, shape: [height, , inputs]} = layer;
-  const outputs = layer.bias.length;
-  const same = padding === "same";
-  const large = same ? height * stride : (height - 1) * stride + size;
-  const pad = same ? paddingBefore(large, size, stride) : 0;
-  const y = new Float32Array(large * large * outputs);
-  forEachPair(height, large, size, stride, pad, (from, to, tap) => {
-    for (let c = 0; c < inputs; c++) {
-      const value = x[from * inputs + c];
-      if (value !== 0) addScaled(y, to * outputs, value, kernel, (tap * inputs + c) * outputs, outputs);
-    }
-  });
-  return y;
+  const {size, stride, padding, shape: [height]} = layer;
+  if (padding === "valid") {
+    return convolve(layer, x, height, (height - 1) * stride + size, 0, true);
+  }
+  const large = height * stride;
+  return convolve(layer, x, height, large, paddingBefore(large, size, stride), true);
 }
 
 const KINDS = {dense, conv: convolution, conv_transpose: transposedConvolution};
