@@ -6,7 +6,7 @@ const texts = JSON.parse(find("texts").textContent);
 const state = {
   language: (navigator.language || "en").startsWith("zh") ? "zh" : "en",
   module: null, mode: "both", digit: 4, image: null, dims: [0, 1], draws: [], eps: null,
-  visible: new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), grid: false, theme: 0,
+  visible: new Set(Array(10).keys()), grid: false, theme: 0, speed: [],
 };
 const loaded = {}; // models and codes, by module and run
 const images = {}; // the twenty test images of a data set
@@ -15,8 +15,11 @@ let benches = []; // of the module on show: the document's, and its twin's
 
 // --- Words and numbers ---
 
-const text = (key, values = {}) =>
-  (texts[state.language][key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+// A text of the module on show, or one of all modules.
+const text = (key, values = {}) => {
+  const own = texts[state.language];
+  return (own[`${state.module}.${key}`] ?? own[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+};
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
 const vector = (values) => `(${values.map((v) => number(v)).join(", ")})`;
@@ -36,7 +39,7 @@ function table(target, rows) {
   });
 }
 function press(buttons, isPressed) {
-  for (const button of buttons) button.setAttribute("aria-pressed", String(Boolean(isPressed(button))));
+  [...buttons].forEach((b, i) => b.setAttribute("aria-pressed", String(isPressed(b, i))));
 }
 
 // --- Chance ---
@@ -103,6 +106,7 @@ const priorMean = ({model}, digit = state.digit) =>
   model.class_mean ? model.class_mean[digit] : Array(model.latent).fill(0);
 const conditional = () => benches[0].model.labelled || Boolean(benches[0].model.class_mean);
 const testImage = (i) => images[modules[state.module].dataset].subarray(784 * i, 784 * (i + 1));
+const byKl = ({kl}) => kl.map((_, d) => d).sort((a, b) => kl[b] - kl[a]); // dimensions
 const shown = () => benches.filter((b) => state.mode === "both" || b.kind === state.mode);
 
 async function choose(module) {
@@ -112,16 +116,16 @@ async function choose(module) {
   if (state.module !== module) return; // another was chosen meanwhile
   benches = made;
   const {model, run} = benches[0];
-  const byKl = run.kl.map((_, d) => d).sort((a, b) => run.kl[b] - run.kl[a]);
   Object.assign(state, {mode: benches.length > 1 ? "both" : "document", grid: false,
-    dims: model.latent > 2 ? byKl.slice(0, 2) : [0, 1], eps: Array(model.latent).fill(0)});
+    dims: model.latent > 2 ? byKl(run).slice(0, 2) : [0, 1], eps: Array(model.latent).fill(0)});
   find("grid").checked = false;
   makeBenches();
   makeControls();
-  showTexts();
   drawAgain();
   fit("all");
   pick(modules[module].digits.indexOf(4));
+  state.speed = measureSpeed(benches[0]);
+  showTexts();
   find("main").setAttribute("aria-busy", "false");
 }
 
@@ -137,7 +141,6 @@ function encodeImage() {
   for (const b of benches) {
     b.q = state.image && encode(b.model, state.image, state.digit);
     if (b.q) b.z = b.q.mean.map((m, i) => m + sum(state.eps, (e, j) => e * b.q.scale[i][j]));
-    else b.z ??= priorMean(b);
   }
   if (state.image) paintImage(find("seen"), state.image);
   else paint(find("seen"), new Float32Array(784));
@@ -146,14 +149,13 @@ function encodeImage() {
 function pick(i) {
   Object.assign(state, {image: testImage(i), digit: modules[state.module].digits[i]});
   pad.clear();
-  press(find("strip").children, (b) => Number(b.dataset.image) === i);
+  press(find("strip").children, (b, k) => k === i);
   setDigit(state.digit);
 }
 function setDigit(digit) {
-  const moved = benches.map((b) => b.z && b.z.map((v, i) => v - priorMean(b)[i] + priorMean(b, digit)[i]));
-  benches.forEach((b, i) => { b.z = moved[i] || priorMean(b, digit); });
+  for (const b of benches) b.z = b.z.map((v, i) => v - priorMean(b)[i] + priorMean(b, digit)[i]);
   state.digit = digit;
-  press(find("digits").children, (b) => Number(b.textContent) === digit);
+  press(find("digits").children, (b, k) => k === digit);
   encodeImage();
   showDraws();
   if (state.grid) makeGrid();
@@ -194,6 +196,7 @@ function showBench(b) {
   state.speaking = setTimeout(() => { find("status").textContent = `z = ${at(b.z)}`; }, 600);
 }
 function showNats(b) {
+  b.figures = null;
   if (!b.q) return table(b.nats, [["", text("nats.none")]]);
   const n = natsOf(state.module, b.model, b.run.weight, state.image, b.q, b.z, b.decoded, priorMean(b));
   const weight = n.weight === 1 ? "1" : `1/${Math.round(1 / n.weight)}`;
@@ -301,11 +304,11 @@ function showSliders() {
   }
 }
 function makeSliders() {
-  const {run: {kl}, model} = benches[0];
+  const {kl} = benches[0].run;
   find("sliders").replaceChildren();
-  find("dims").hidden = model.latent === 2;
-  if (model.latent === 2) return;
-  const order = kl.map((_, d) => d).sort((a, b) => kl[b] - kl[a]);
+  find("dims").hidden = kl.length === 2;
+  if (kl.length === 2) return;
+  const order = byKl(benches[0].run);
   const dead = (d) => kl[d] < 0.01;
   for (const axis of [0, 1]) {
     const select = find(`dim-${axis}`);
@@ -330,23 +333,12 @@ function makeSliders() {
     modules[state.module].digits.forEach((k, i) => element("option", find(id), text("path.image", {k, n: i + 1}), {value: i}));
     find(id).value = modules[state.module].digits.indexOf(digit);
   }
-  drawBars(order, dead);
-}
-function drawBars(order, dead) {
-  const {kl} = benches[0].run;
-  const canvas = find("bars");
-  const context = canvas.getContext("2d");
-  const style = getComputedStyle(canvas);
-  const colour = (name) => style.getPropertyValue(`--${name}`);
-  [canvas.width, canvas.height] = [1000, 220];
-  order.forEach((d, k) => {
-    const height = (170 * kl[d]) / kl[order[0]];
-    context.fillStyle = colour(dead(d) ? "warn" : state.dims.includes(d) ? "accent" : "muted");
-    context.fillRect(20 * k + 3, 190 - Math.max(height, 2), 14, Math.max(height, 2));
-    context.font = "11px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.fillText(dead(d) ? "×" : d + 1, 20 * k + 10, 208);
-  });
+  find("bars").replaceChildren();
+  for (const d of order) {
+    const bar = element("span", find("bars"), dead(d) ? "×" : d + 1);
+    bar.style.setProperty("--share", kl[d] / kl[order[0]]);
+    bar.className = dead(d) ? "dead" : state.dims.includes(d) ? "chosen" : "";
+  }
 }
 function walk() {
   const [a, b] = ["from", "to"].map((id) => encode(benches[0].model, testImage(Number(find(id).value)), 0).mean);
@@ -363,15 +355,14 @@ function makeBenches() {
     article.dataset.kind = b.kind;
     find("benches").append(article);
     const [plane, picture] = article.querySelectorAll("canvas");
-    const part = (id) => element("div", find(id), "", {"data-kind": b.kind});
-    const strip = (parent) => element("canvas", parent, "", {width: 298, height: 28, role: "img", class: "tens"});
-    b.heads = [article.querySelector("h4")];
-    b.parts = ["nats", "draws", "labels"].map((id) => part(id));
-    for (const p of b.parts) b.heads.push(element("h4", p));
-    Object.assign(b, {picture, z: null, q: null, grid: null, readout: article.querySelector("dl"),
-      nats: element("table", b.parts[0]), draws: strip(b.parts[1]), labels: strip(b.parts[2]),
-      shares: element("div", b.parts[1], "", {class: "shares"})});
-    b.z = priorMean(b);
+    const [nats, draws, same] = ["nats", "draws", "labels"].map((id) =>
+      element("div", find(id), "", {"data-kind": b.kind}));
+    const strip = (parent, key) =>
+      element("canvas", parent, "", {width: 298, height: 28, role: "img", class: "tens", "data-label": key});
+    b.heads = [article.querySelector("h4"), ...[nats, draws, same].map((part) => element("h4", part))];
+    Object.assign(b, {picture, z: priorMean(b), q: null, grid: null, readout: article.querySelector("dl"),
+      nats: element("table", nats), draws: strip(draws, "draws.title"), labels: strip(same, "labels.title"),
+      shares: element("div", draws, "", {class: "shares"})});
     b.plane = makePlane(plane, {scene: () => scene(b), move: (point) => moveTo(b, point), zoom});
   }
 }
@@ -379,14 +370,10 @@ function makeControls() {
   const {dataset, digits} = modules[state.module];
   find("strip").replaceChildren();
   digits.forEach((_, i) => {
-    const button = element("button", find("strip"), "", {type: "button", "data-image": i});
+    const button = element("button", find("strip"), "", {type: "button"});
     paintImage(element("canvas", button, "", {width: 28, height: 28}), testImage(i));
     button.addEventListener("click", () => pick(i));
   });
-  find("digits").replaceChildren();
-  for (let k = 0; k < 10; k++) {
-    element("button", find("digits"), String(k), {type: "button"}).addEventListener("click", () => setDigit(k));
-  }
   find("drawing").hidden = dataset === "fashion";
   find("digit-choice").hidden = find("labels-row").hidden = !conditional();
   find("grid-choice").hidden = benches[0].model.latent > 2;
@@ -406,58 +393,44 @@ function setMode(mode) {
 
 // All words, in the language that is chosen.
 function showTexts() {
-  document.documentElement.lang = state.language;
-  document.title = text("title");
-  for (const e of document.querySelectorAll("[data-t]")) e.textContent = text(e.dataset.t);
-  for (const e of document.querySelectorAll("[data-label]")) e.setAttribute("aria-label", text(e.dataset.label));
-  press(document.querySelectorAll("[data-language]"), (b) => b.dataset.language === state.language);
-  press(find("models").children, (b) => b.dataset.module === state.module);
-  for (const button of find("models").children) {
-    button.lastChild.textContent = text(`dataset.${button.dataset.module}`);
-  }
-  const {module} = state;
-  const own = (part, values) => text(`${module}.${part}`, values);
-  const [doc, twin] = benches.map((b) => b.run);
-  find("kicker").textContent = text("kicker", {document: modules[module].document});
-  find("name").textContent = module;
-  for (const part of ["summary", "architecture"]) find(part).textContent = own(part);
-  for (const part of ["title", "text", "try"]) find(`quirk-${part}`).textContent = own(`quirk.${part}`);
-  const costs = {};
-  for (const [kind, run] of [["document", doc], ["twin", twin || doc]]) {
+  const costs = {document: modules[state.module].document, module: state.module};
+  for (const {kind, run} of benches) {
     for (const [k, v] of Object.entries(run.evaluation)) costs[`${k}_${kind}`] = number(v, Math.abs(v) < 100 ? 1 : 0);
     if (run.wanted) costs[`share_${kind}`] = percent(run.wanted.share);
   }
-  costs.gap = twin && number(twin.evaluation.elbo - doc.evaluation.elbo, 1);
-  find("quirk-cost").textContent = own("quirk.cost", costs);
-  const fashion = modules[module].dataset === "fashion";
-  find("plane-text").textContent = text(benches[0].model.latent > 2 ? "plane.text.many" : "plane.text");
-  find("input-title").textContent = text(fashion ? "strip.title" : "draw.title");
-  find("input-text").textContent = text(fashion ? "strip.intro" : "draw.text");
-  find("nats-text").textContent = `${text("nats.text")} ${own("nats")}`;
-  find("draws-text").textContent = text(conditional() ? "draws.text.digit" : "draws.text");
-  find("labels-text").textContent = own("labels");
-  find("legend").replaceChildren();
-  for (let k = 0; k < 10; k++) {
-    const button = element("button", find("legend"), className(k), {type: "button", class: `class-${k}`});
-    button.addEventListener("click", () => filter(k));
-  }
-  [...find("strip").children].forEach((b, i) =>
-    b.setAttribute("aria-label", text("strip.image", {name: className(modules[module].digits[i])})));
+  const [ours, twin] = benches.map((b) => b.run.evaluation.elbo);
+  if (twin) costs.gap = number(twin - ours, 1);
+  [costs.encode, costs.decode] = state.speed.map((ms) => number(ms, 1));
+  document.documentElement.lang = state.language;
+  document.title = text("title");
+  for (const e of document.querySelectorAll("[data-t]")) e.textContent = text(e.dataset.t, costs);
+  for (const e of document.querySelectorAll("[data-label]")) e.setAttribute("aria-label", text(e.dataset.label));
   for (const b of benches) {
-    for (const head of b.heads) head.textContent = own(`run.${b.kind}`);
-    article(b).querySelector(".plane").setAttribute("aria-label", text("plane.label", {name: own(`run.${b.kind}`)}));
-    b.picture.setAttribute("aria-label", text("picture.label"));
-    for (const [c, key] of [[b.draws, "draws.title"], [b.labels, "labels.title"]]) c.setAttribute("aria-label", text(key));
+    for (const head of b.heads) head.textContent = text(`run.${b.kind}`);
+    b.plane.canvas.setAttribute("aria-label", text("plane.label", {name: text(`run.${b.kind}`)}));
   }
+  [...find("legend").children].forEach((button, k) => { button.textContent = className(k); });
+  modules[state.module].digits.forEach((k, i) =>
+    find("strip").children[i].setAttribute("aria-label", text("strip.image", {name: className(k)})));
+  press(document.querySelectorAll("[data-language]"), (b) => b.dataset.language === state.language);
+  press(find("models").children, (b) => b.dataset.module === state.module);
   showMeasured();
   makeSliders();
-  press(find("legend").children, (b) => state.visible.has([...find("legend").children].indexOf(b)));
   setMode(state.mode);
 }
-const article = (b) => b.picture.closest("article");
+
+// Milliseconds for an encoder and a decoder, the median of nine.
+function measureSpeed({model, q}) {
+  return [() => encode(model, state.image, 0), () => decode(model, q.mean, 0)].map((action) =>
+    Array.from({length: 9}, () => {
+      const start = performance.now();
+      action();
+      return performance.now() - start;
+    }).sort((a, b) => a - b)[4]);
+}
 
 function showMeasured() {
-  const names = benches.map((b) => text(`${state.module}.run.${b.kind}`));
+  const names = benches.map((b) => text(`run.${b.kind}`));
   const row = (key, digits) => [text(`measured.${key}`), ...benches.map((b) => number(b.run.evaluation[key], digits))];
   const rows = [["", ...names], row("reconstruction", 2), row("kl", 2), row("kl_weight", 4), row("elbo", 2),
     row("log_likelihood", 2), row("effective_samples", 0)];
@@ -472,12 +445,12 @@ function showMeasured() {
   }
   table(find("proof"), proof);
 }
+// Of all classes the first click leaves one; what follows adds and removes.
 function filter(k) {
-  const {visible} = state;
-  if (visible.size === 10) state.visible = new Set([k]);
-  else if (!visible.delete(k)) visible.add(k);
-  if (!state.visible.size) state.visible = new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  press(find("legend").children, (b) => state.visible.has([...find("legend").children].indexOf(b)));
+  if (state.visible.size === 10) state.visible = new Set([k]);
+  else if (!state.visible.delete(k)) state.visible.add(k);
+  if (!state.visible.size) state.visible = new Set(Array(10).keys());
+  press(find("legend").children, (b, i) => state.visible.has(i));
   refresh();
 }
 
@@ -517,25 +490,27 @@ listen("scheme", "click", () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
   document.documentElement.dataset.scheme = dark ? "light" : "dark";
   state.theme++;
-  makeSliders();
   refresh();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { state.theme++; refresh(); });
-for (const button of document.querySelectorAll("[data-mode]")) {
-  button.addEventListener("click", () => setMode(button.dataset.mode));
+function listenAll(name, action) {
+  for (const button of document.querySelectorAll(`[data-${name}]`)) {
+    button.addEventListener("click", () => action(button.dataset[name]));
+  }
 }
-for (const button of document.querySelectorAll("[data-view]")) {
-  const {view} = button.dataset;
-  const factor = {in: 0.7, out: 1 / 0.7}[view];
-  button.addEventListener("click", () => (factor ? zoom(factor) : fit(view)));
-}
-for (const button of document.querySelectorAll("[data-language]")) {
-  button.addEventListener("click", () => { state.language = button.dataset.language; showTexts(); });
+const FACTORS = {in: 0.7, out: 1 / 0.7};
+listenAll("mode", setMode);
+listenAll("view", (view) => (FACTORS[view] ? zoom(FACTORS[view]) : fit(view)));
+listenAll("language", (language) => { state.language = language; showTexts(); });
+for (let k = 0; k < 10; k++) {
+  const attributes = {type: "button", class: `class-${k}`};
+  element("button", find("digits"), String(k), {type: "button"}).addEventListener("click", () => setDigit(k));
+  element("button", find("legend"), "", attributes).addEventListener("click", () => filter(k));
 }
 for (const module of Object.keys(modules)) {
   const button = element("button", find("models"), "", {type: "button", "data-module": module});
   element("strong", button, module);
-  element("span", button);
+  element("span", button, "", {"data-t": `dataset.${module}`});
   button.addEventListener("click", () => { location.hash = module; });
 }
 function chooseNamed() {
@@ -543,4 +518,5 @@ function chooseNamed() {
   return choose(Object.hasOwn(modules, name) ? name : Object.keys(modules)[0]);
 }
 addEventListener("hashchange", chooseNamed);
+press(find("legend").children, () => true);
 chooseNamed();

@@ -16,7 +16,7 @@ from common.errors import BadInput
 from common.networks import Layer
 from common.runs import read_record
 from reproductions import CATALOGUE
-from reproductions.explorer.models import Model, load, rounded, step_of, tensors
+from reproductions.explorer.models import Model, load, step_of, tensors
 
 Array = np.ndarray
 
@@ -150,7 +150,9 @@ def pack(model: Model) -> bytes:
 def _apart(numbers: Array) -> bytes:
     """Sixteen-bit numbers as all of their low bytes, then all of their high ones: they deflate
     better."""
-    return np.ascontiguousarray(numbers.astype("<u2").ravel().view(np.uint8).reshape(-1, 2).T).tobytes()
+    return np.ascontiguousarray(
+        numbers.astype("<u2").ravel().view(np.uint8).reshape(-1, 2).T
+    ).tobytes()
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
     )
     page = (HERE / "page.html").read_text("utf-8")
     # English stands in the page from the start, so that nothing moves when the script begins.
-    page = re.sub(r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + _escape(texts["en"][m[2]]), page)
+    page = re.sub(r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + _escape(texts["en"].get(m[2], "")), page)
     for name, content in {
         "style_hash": _hash(style), "script_hash": _hash(script),
         "style": style, "data": data, "script": script,

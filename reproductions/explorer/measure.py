@@ -1,9 +1,9 @@
-"""`python -m reproductions.explorer.measure FOLDER ...`: finds what the page tells of trained models.
+"""`python -m reproductions.explorer.measure FOLDER ...`: finds what the page tells of models.
 
-Takes folders below `artifacts/reference` that hold a run with its weights, and writes `explorer.npz`
-beside them: the codes of the test set, the test images that the page shows, and how far TensorFlow,
-NumPy and JavaScript are apart. It needs the data sets, TensorFlow and Node. The page itself is made
-from these files alone.
+Takes folders below `artifacts/reference` that hold a run with its weights, and writes
+`explorer.npz` beside them: the codes of the test set, the test images that the page shows, and how
+far TensorFlow, NumPy and JavaScript are apart. It needs the data sets, TensorFlow and Node. The
+page itself is made from these files alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from reproductions.explorer.models import Model, load, rounded
 Array = np.ndarray
 
 PER_CLASS = 2  # test images of each class that the page shows, and that the networks are tried on
-LEVELS = {2: 4_096, 50: 256}  # of a code along an axis, by the dimensions that there are
+# How many codes the page has, and levels along an axis, by the dimensions that there are: fifty of
+# them for all 10,000 images would be half a megabyte.
+CODES = {2: (10_000, 4_096), 50: (5_000, 256)}
 NODE = """
 const {spec, weights, images, digits, codes} = JSON.parse(require("fs").readFileSync(0, "utf8"));
 (async () => {
@@ -70,10 +72,10 @@ def measure(folder: Path) -> dict[str, Array]:
     """What `explorer.npz` holds of a run.
 
     Returns:
-      `codes`, unsigned [10000, latent], between `low` and `high` [latent]; `labels` uint8 [10000];
-      `kl` [latent], the mean of each dimension; `images` uint8 [20, 28, 28] and `digits` [20]; and
-      the largest differences of 20 decoded pictures: `numpy_pixels` (NumPy from TensorFlow),
-      `javascript_pixels` (JavaScript from NumPy, with the same rounded weights) and
+      `codes`, unsigned [10000 or 5000, latent], between `low` and `high` [latent]; `labels` uint8
+      [10000]; `kl` [latent], the mean of each dimension; `images` uint8 [20, 28, 28] and `digits`
+      [20]; and the largest differences of 20 decoded pictures: `numpy_pixels` (NumPy from
+      TensorFlow), `javascript_pixels` (JavaScript from NumPy, with the same rounded weights) and
       `rounding_pixels` (of rounded weights from the trained ones).
     """
     from common import datasets
@@ -91,16 +93,14 @@ def measure(folder: Path) -> dict[str, Array]:
     ]
     z_mean = np.concatenate([q.z_mean for q in parts])
     # By images and dimensions; where the scale is triangular, the sum over the latter is the KL.
-    offset = z_mean - np.concatenate(
-        [np.broadcast_to(q.prior_mean, q.z_mean.shape) for q in parts]
-    )
+    offset = z_mean - np.concatenate([np.broadcast_to(q.prior_mean, q.z_mean.shape) for q in parts])
     scale = np.concatenate([q.scale_tril for q in parts])
     diagonal = np.diagonal(scale, axis1=1, axis2=2)
     kl = 0.5 * ((scale**2).sum(axis=2) + offset**2 - 1) - np.log(diagonal)
 
     low, high = z_mean.min(axis=0), z_mean.max(axis=0)
-    levels = LEVELS[z_mean.shape[1]]
-    codes = np.rint((z_mean - low) / (high - low) * (levels - 1)).astype(np.uint16)
+    count, levels = CODES[z_mean.shape[1]]
+    codes = np.rint((z_mean[:count] - low) / (high - low) * (levels - 1)).astype(np.uint16)
 
     shown = np.sort(
         np.concatenate([np.flatnonzero(data.test_labels == k)[:PER_CLASS] for k in range(10)])

@@ -140,9 +140,7 @@ def _mlp(weights: Sequence[Array], activation: str, output: str, labelled: bool)
     w1, b1, mean_w, var_w, mean_b, var_b, w2, b2, w3, b3, *of_label = weights
     if labelled:
         w1, w2 = (np.concatenate(pair) for pair in zip((w1, w2), of_label, strict=True))
-    heads = Layer(
-        "dense", np.hstack([mean_w, var_w]), np.concatenate([mean_b, var_b]), "linear"
-    )
+    heads = Layer("dense", np.hstack([mean_w, var_w]), np.concatenate([mean_b, var_b]), "linear")
     return Model(
         encoder=[Layer("dense", w1, b1, activation), heads],
         decoder=[Layer("dense", w2, b2, activation), Layer("dense", w3, b3, "linear")],

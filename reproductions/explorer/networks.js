@@ -31,56 +31,33 @@ function paddingBefore(n, size, stride) {
   return Math.max((Math.ceil(n / stride) - 1) * stride + size - n, 0) >> 1;
 }
 
-// A convolution takes large images to small ones, a transposed one small images to large ones. Both
+// A convolution takes a large image to a small one, a transposed one a small image to a large one. Both
 // visit every pair of a small pixel and a large one that the kernel connects.
-function convolve(layer, x, small, large, pad, transposed) {
-  const {kernel, size, stride, shape: [, , inputs]} = layer;
+function convolve(layer, x) {
+  const {kernel, size, stride, shape: [height, , inputs]} = layer;
+  const [transposed, same] = [layer.kind === "conv_transpose", layer.padding === "same"];
   const outputs = layer.bias.length;
+  let [small, large] = [height, same ? height * stride : (height - 1) * stride + size];
+  if (!transposed) [small, large] = [Math.ceil((same ? height : height - size + 1) / stride), height];
+  const pad = same ? paddingBefore(large, size, stride) : 0;
   const n = transposed ? large : small;
   const y = new Float32Array(n * n * outputs);
-  for (let row = 0; row < small; row++) {
-    for (let column = 0; column < small; column++) {
-      const ofSmall = row * small + column;
-      for (let i = 0; i < size; i++) {
-        const down = row * stride + i - pad;
-        if (down < 0 || down >= large) continue;
-        for (let j = 0; j < size; j++) {
-          const right = column * stride + j - pad;
-          if (right < 0 || right >= large) continue;
-          const ofLarge = down * large + right;
-          const [to, from] = transposed ? [ofLarge, ofSmall] : [ofSmall, ofLarge];
-          const tap = (i * size + j) * inputs * outputs;
-          addProduct(y, to * outputs, x, from * inputs, inputs, kernel, tap, outputs);
-        }
-      }
+  for (let pixel = 0; pixel < small * small; pixel++) {
+    for (let tap = 0; tap < size * size; tap++) {
+      const down = Math.floor(pixel / small) * stride + Math.floor(tap / size) - pad;
+      const right = (pixel % small) * stride + (tap % size) - pad;
+      if (down < 0 || down >= large || right < 0 || right >= large) continue;
+      const other = down * large + right;
+      const [to, from] = transposed ? [other, pixel] : [pixel, other];
+      addProduct(y, to * outputs, x, from * inputs, inputs, kernel, tap * inputs * outputs, outputs);
     }
   }
   return y;
 }
 
-function convolution(layer, x) {
-  const {size, stride, padding, shape: [height]} = layer;
-  if (padding === "valid") {
-    return convolve(layer, x, Math.floor((height - size) / stride) + 1, height, 0, false);
-  }
-  const pad = paddingBefore(height, size, stride);
-  return convolve(layer, x, Math.ceil(height / stride), height, pad, false);
-}
-
-function transposedConvolution(layer, x) {
-  const {size, stride, padding, shape: [height]} = layer;
-  if (padding === "valid") {
-    return convolve(layer, x, height, (height - 1) * stride + size, 0, true);
-  }
-  const large = height * stride;
-  return convolve(layer, x, height, large, paddingBefore(large, size, stride), true);
-}
-
-const KINDS = {dense, conv: convolution, conv_transpose: transposedConvolution};
-
 function applyNetwork(network, x) {
   for (const layer of network) {
-    const y = KINDS[layer.kind](layer, x);
+    const y = layer.kind === "dense" ? dense(layer, x) : convolve(layer, x);
     const activation = ACTIVATIONS[layer.activation];
     const outputs = layer.bias.length;
     for (let i = 0; i < y.length; i++) y[i] = activation(y[i] + layer.bias[i % outputs]);

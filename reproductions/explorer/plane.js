@@ -15,14 +15,8 @@ function makePlane(canvas, host) {
 
   const toX = (z) => ((z - view.x) / view.half + 1) * (side / 2);
   const toY = (z) => (1 - (z - view.y) / view.half) * (side / 2);
-  const length = (z) => (z / view.half) * (side / 2);
   const colour = (name) => getComputedStyle(canvas).getPropertyValue(`--${name}`).trim();
 
-  function circle(ctx, mean, radius) {
-    ctx.beginPath();
-    ctx.arc(toX(mean[0]), toY(mean[1]), length(radius), 0, 2 * Math.PI);
-    ctx.stroke();
-  }
   // scale [[a, 0], [b, c]] takes the unit circle to the ellipse of one standard deviation.
   function ellipse(mean, scale, radius) {
     context.beginPath();
@@ -65,7 +59,7 @@ function makePlane(canvas, host) {
     ctx.fillStyle = colour("muted");
     if (scene.grid) tiles(ctx, scene.grid);
     const near = [];
-    for (let i = 0; i < scene.labels.length; i++) {
+    for (let i = 0; i < scene.codes[0].length; i++) {
       if (!scene.visible.has(scene.labels[i])) continue;
       const [x, y] = [toX(scene.codes[0][i]), toY(scene.codes[1][i])];
       if (x > -9 && y > -9 && x < side + 9 && y < side + 9) near.push([x, y, scene.labels[i]]);
@@ -83,8 +77,10 @@ function makePlane(canvas, host) {
     ctx.globalAlpha = 1;
   }
   function names(scene) {
+    const apart = scene.means.map(([x, y]) => Math.hypot(toX(x) - toX(scene.means[0][0]), toY(y) - toY(scene.means[0][1])));
+    if (Math.max(...apart) < 60) return; // no room
     context.textAlign = "center";
-    context.font = `600 ${side < 260 ? 10 : 13}px system-ui, sans-serif`;
+    context.font = `600 ${side < 260 || !scene.numerals ? 10 : 13}px system-ui, sans-serif`;
     Object.assign(context, {strokeStyle: colour("plane"), lineWidth: 4, lineJoin: "round"});
     scene.means.forEach((mean, k) => {
       if (!mean || !scene.visible.has(k)) return;
@@ -111,7 +107,7 @@ function makePlane(canvas, host) {
     context.lineWidth = 1.2;
     context.setLineDash([4, 4]);
     context.strokeStyle = colour("ink");
-    for (const radius of [1, 2, 3]) circle(context, scene.prior, radius);
+    for (const radius of [1, 2, 3]) ellipse(scene.prior, [[1, 0], [0, 1]], radius);
     context.setLineDash([]);
     names(scene);
     context.strokeStyle = colour("accent");
@@ -172,5 +168,5 @@ function makePlane(canvas, host) {
     event.preventDefault();
   });
   new ResizeObserver(draw).observe(canvas);
-  return {draw, view};
+  return {canvas, draw, view};
 }
