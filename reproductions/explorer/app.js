@@ -22,7 +22,7 @@ const text = (key, values = {}) => {
 };
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
-const vector = (values) => `(${values.map((v) => number(v)).join(", ")})`;
+const vector = (values, digits) => `(${values.map((v) => number(v, digits)).join(", ")})`;
 const className = (k) => (modules[state.module].dataset === "fashion" ? text(`fashion.${k}`) : String(k));
 
 function element(tag, parent, content = "", attributes = {}) {
@@ -96,11 +96,7 @@ async function load(module, kind) {
     (v) => low + (v / (run.levels - 1)) * (run.high[d] - low)));
   labels[dataset] ??= await bytes(`${dataset}-labels`);
   images[dataset] ??= await bytes(`${dataset}-images`);
-  const means = Array.from({length: 10}, (_, k) => codes.map((values) => {
-    const own = values.filter((_, i) => labels[dataset][i] === k);
-    return sum(own, (v) => v) / own.length;
-  }));
-  return (loaded[name] = {kind, run, model, codes, means: model.class_mean || means});
+  return (loaded[name] = {kind, run, model, codes, means: model.class_mean || run.means});
 }
 const priorMean = ({model}, digit = state.digit) =>
   model.class_mean ? model.class_mean[digit] : Array(model.latent).fill(0);
@@ -142,13 +138,13 @@ function encodeImage() {
     b.q = state.image && encode(b.model, state.image, state.digit);
     if (b.q) b.z = b.q.mean.map((m, i) => m + sum(state.eps, (e, j) => e * b.q.scale[i][j]));
   }
-  if (state.image) paintImage(find("seen"), state.image);
-  else paint(find("seen"), new Float32Array(784));
+  paintImage(find("seen"), state.image || new Uint8Array(784));
   refresh();
 }
 function pick(i) {
   Object.assign(state, {image: testImage(i), digit: modules[state.module].digits[i]});
   pad.clear();
+  find("drawing").classList.add("empty");
   press(find("strip").children, (b, k) => k === i);
   setDigit(state.digit);
 }
@@ -183,9 +179,9 @@ function showBench(b) {
   paint(b.picture, b.decoded.pixels);
   b.plane.draw();
   const [i, j] = state.dims;
-  const at = ([...values]) => vector(b.model.latent > 2 ? [values[i], values[j]] : values);
+  const at = (values, digits) => vector([values[i], values[j]], digits);
   const entries = [["z", at(b.z)]];
-  if (b.q) entries.push(["μ", at(b.q.mean)], ["σ", at(b.q.scale.map((row) => Math.hypot(...row)))]);
+  if (b.q) entries.push(["μ", at(b.q.mean)], ["σ", at(b.q.scale.map((row) => Math.hypot(...row)), 3)]);
   b.readout.replaceChildren();
   for (const [name, value] of entries) {
     element("dt", b.readout, name);
@@ -210,26 +206,20 @@ function showNats(b) {
   ]);
 }
 function showLabels() {
-  const jobs = shown().flatMap((b) => Array.from({length: 10}, (_, k) => () => {
+  later("labels", shown().flatMap((b) => Array.from({length: 10}, (_, k) => () => {
     const z = b.z.map((v, i) => v - priorMean(b)[i] + priorMean(b, k)[i]);
     paint(b.labels, decode(b.model, z, k).pixels, k);
-  }));
-  later("labels", jobs);
+  })));
 }
 function showDraws() {
   later("draws", state.draws.flatMap((eps, k) => shown().map((b) => () => {
     paint(b.draws, decode(b.model, eps.map((v, i) => v + priorMean(b)[i]), state.digit).pixels, k);
   })));
-  for (const b of benches) showShares(b);
-}
-function showShares(b) {
-  b.shares.replaceChildren();
-  if (!b.run.wanted) return;
-  b.run.wanted.right.forEach((right, k) => {
-    const item = element("span", b.shares, `${Math.round(right / 10)}`, {title: `${k}: ${percent(right / 1000)}`});
-    if (k === state.digit) item.className = "chosen";
-    element("small", item, String(k));
-  });
+  for (const {run, shares} of benches) {
+    if (!run.wanted) continue;
+    table(shares, [[...Array(10).keys()], run.wanted.right.map((right) => `${Math.round(right / 10)} %`)]);
+    for (const row of shares.children) row.children[state.digit].className = "chosen";
+  }
 }
 
 // --- The plane ---
@@ -260,18 +250,14 @@ function zoom(factor, dx = 0, dy = 0) {
 }
 // "all": nearly all codes of all models, on one scale; "prior": four standard deviations around it.
 function fit(what) {
-  const ranges = benches.map((b) => state.dims.map((d) => {
-    const sorted = Float32Array.from(b.codes[d]).sort();
-    return [sorted[Math.floor(sorted.length * 0.003)], sorted[Math.floor(sorted.length * 0.997)]];
-  }));
   const own = Boolean(benches[0].model.class_mean); // classes have means of their own in each model
+  const ranges = benches.map(({run}) => state.dims.map((d) => run.near.map((codes) => codes[d])));
   const middles = ranges.map((axes) => axes.map(([low, high]) => (own ? (low + high) / 2 : 0)));
-  const halves = ranges.flatMap((axes, i) => axes.map(([low, high], k) =>
-    Math.max(high - middles[i][k], middles[i][k] - low)));
+  const halves = ranges.flat().map(([low, high], i) =>
+    Math.max(high - middles.flat()[i], middles.flat()[i] - low));
   benches.forEach((b, i) => {
-    const centre = what === "all" ? middles[i] : scene(b).prior;
-    Object.assign(b.plane.view, {x: centre[0], y: centre[1]});
-    b.plane.view.half = what === "all" ? Math.max(REACH, 1.05 * Math.max(...halves)) : REACH;
+    const [x, y] = what === "all" ? middles[i] : scene(b).prior;
+    Object.assign(b.plane.view, {x, y, half: what === "all" ? Math.max(REACH, ...halves) * 1.05 : REACH});
     b.plane.draw();
   });
 }
@@ -362,7 +348,7 @@ function makeBenches() {
     b.heads = [article.querySelector("h4"), ...[nats, draws, same].map((part) => element("h4", part))];
     Object.assign(b, {picture, z: priorMean(b), q: null, grid: null, readout: article.querySelector("dl"),
       nats: element("table", nats), draws: strip(draws, "draws.title"), labels: strip(same, "labels.title"),
-      shares: element("div", draws, "", {class: "shares"})});
+      shares: element("table", draws, "", {class: "shares"})});
     b.plane = makePlane(plane, {scene: () => scene(b), move: (point) => moveTo(b, point), zoom});
   }
 }
@@ -419,16 +405,14 @@ function showTexts() {
   setMode(state.mode);
 }
 
-// Milliseconds for an encoder and a decoder, the median of nine.
+// Milliseconds for an encoder and a decoder.
 function measureSpeed({model, q}) {
-  return [() => encode(model, state.image, 0), () => decode(model, q.mean, 0)].map((action) =>
-    Array.from({length: 9}, () => {
-      const start = performance.now();
-      action();
-      return performance.now() - start;
-    }).sort((a, b) => a - b)[4]);
+  return [() => encode(model, state.image, 0), () => decode(model, q.mean, 0)].map((action) => {
+    const start = performance.now();
+    for (let i = 0; i < 9; i++) action();
+    return (performance.now() - start) / 9;
+  });
 }
-
 function showMeasured() {
   const names = benches.map((b) => text(`run.${b.kind}`));
   const row = (key, digits) => [text(`measured.${key}`), ...benches.map((b) => number(b.run.evaluation[key], digits))];
@@ -459,6 +443,7 @@ function filter(k) {
 const pad = makePad(find("pad"), drawn);
 function drawn(ink) {
   state.image = normalise(ink, find("centred").checked);
+  find("drawing").classList.toggle("empty", !state.image);
   press(find("strip").children, () => false);
   encodeImage();
 }

@@ -75,13 +75,20 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
     blobs[f"{name}-weights"] = pack(model)
     blobs[f"{name}-codes"] = zlib.compress(_apart(measured["codes"].T), 9)
     evaluation = record["evaluation"]
+    low, high = measured["low"], measured["high"]
+    levels = int(measured["levels"])
+    z_mean = low + measured["codes"] / (levels - 1) * (high - low)
+    labels = measured["labels"][: len(z_mean)]
+    means = np.stack([z_mean[labels == k].mean(axis=0) for k in range(10)])
     return {
         "name": name,
         "spec": describe(model),
-        "low": measured["low"].astype(float).round(5).tolist(),
-        "high": measured["high"].astype(float).round(5).tolist(),
-        "levels": 256 if model.latent > 2 else 4_096,
-        "kl": measured["kl"].astype(float).round(4).tolist(),
+        "low": _numbers(low),
+        "high": _numbers(high),
+        "levels": levels,
+        "near": _numbers(np.quantile(z_mean, [0.003, 0.997], axis=0)),  # nearly all codes
+        "means": _numbers(means),
+        "kl": _numbers(measured["kl"]),
         "evaluation": {key: evaluation[key] for key in EVALUATED},
         "wanted": evaluation.get("wanted_digits"),
         "weight": _kl_weight(record),
@@ -96,6 +103,11 @@ def _kl_weight(record: dict[str, Any]) -> float:
     config, count = record["config"], KL_COUNT.get(record["module"])
     document = count is not None and config["objective"] == "document"
     return count / config["batch_size"] if document else 1.0
+
+
+def _numbers(array: Array) -> list[Any]:
+    """Numbers for the page, with as many digits as it can use."""
+    return array.astype(float).round(4).tolist()
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -72,7 +72,8 @@ def measure(folder: Path) -> dict[str, Array]:
     """What `explorer.npz` holds of a run.
 
     Returns:
-      `codes`, unsigned [10000 or 5000, latent], between `low` and `high` [latent]; `labels` uint8
+      `codes`, unsigned [10000 or 5000, latent], of `levels` between `low` and `high` [latent];
+      `labels` uint8
       [10000]; `kl` [latent], the mean of each dimension; `images` uint8 [20, 28, 28] and `digits`
       [20]; and the largest differences of 20 decoded pictures: `numpy_pixels` (NumPy from
       TensorFlow), `javascript_pixels` (JavaScript from NumPy, with the same rounded weights) and
@@ -113,6 +114,7 @@ def measure(folder: Path) -> dict[str, Array]:
     page = in_node(kept, images, digits, z)
     return {
         "codes": codes,
+        "levels": np.int64(levels),
         "low": low,
         "high": high,
         "labels": data.test_labels,

@@ -27,7 +27,7 @@ function makePlane(canvas, host) {
     context.stroke();
   }
   function axes(ctx) {
-    const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => s * 5 > view.half) || 200;
+    const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => s * (side / 100) > view.half) || 200;
     Object.assign(ctx, {strokeStyle: colour("rule"), fillStyle: colour("muted"), lineWidth: 1});
     ctx.font = "11px system-ui, sans-serif";
     for (const [centre, to] of [[view.x, toX], [view.y, toY]]) {
