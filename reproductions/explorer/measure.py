@@ -121,7 +121,7 @@ def measure(folder: Path) -> dict[str, Array]:
         "kl": kl.mean(axis=0),
         "images": images,
         "digits": digits,
-        "numpy_pixels": np.abs(in_numpy - in_tensorflow(record["module"], run, z, digits)).max(),
+        "numpy_pixels": np.abs(in_numpy - in_tensorflow(record["module"], run.model, z, digits)).max(),
         "javascript_pixels": np.abs(kept.decode(z, digits) - page["decoded"]).max(),
         "rounding_pixels": np.abs(in_numpy - kept.decode(z, digits)).max(),
     }
@@ -134,16 +134,16 @@ def codes_to_try(model: Model, images: Array, digits: Array) -> Array:
     return mean + (scale @ eps[..., np.newaxis])[..., 0]
 
 
-def in_tensorflow(module: str, run: Any, z: Array, digits: Array) -> Array:
+def in_tensorflow(module: str, model: Any, z: Array, digits: Array) -> Array:
     """The pictures [n, 28, 28] that the module itself decodes."""
     import importlib
 
     port = importlib.import_module(f"reproductions.{module}")
     if module == "mlp_cvae":
-        return port.pictures_of(run.model, z, digits, run.dtype)
+        return port.pictures_of(model, z, digits, "float32")
     if hasattr(port, "pictures_of"):
-        return port.pictures_of(run.model, z, run.dtype)
-    return port.decode(run.model, z)
+        return port.pictures_of(model, z, "float32")
+    return port.decode(model, z)
 
 
 def in_node(model: Model, images: Array, digits: Array, z: Array) -> dict[str, Array]:
