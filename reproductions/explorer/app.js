@@ -44,21 +44,16 @@ function press(buttons, isPressed) {
 
 // --- Chance ---
 
-function normal() {
-  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-}
+const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 const normals = (n) => Array.from({length: n}, normal);
 
 // --- Work that can wait: a little in each frame, the latest of its kind only ---
 
 const waiting = new Map();
-let working = false;
 
 function later(name, jobs) {
+  if (!waiting.size) requestAnimationFrame(work);
   waiting.set(name, jobs);
-  if (working) return;
-  working = true;
-  requestAnimationFrame(work);
 }
 function work() {
   const end = performance.now() + 9;
@@ -66,7 +61,7 @@ function work() {
     while (jobs.length && performance.now() < end) jobs.shift()();
     if (!jobs.length) waiting.delete(name);
   }
-  if ((working = waiting.size > 0)) requestAnimationFrame(work);
+  if (waiting.size) requestAnimationFrame(work);
 }
 
 // --- Pictures ---
@@ -75,8 +70,7 @@ function paint(canvas, pixels, column = 0) {
   const context = canvas.getContext("2d");
   const data = context.createImageData(28, 28);
   for (let i = 0; i < 784; i++) {
-    data.data.fill(255 * Math.min(Math.max(pixels[i], 0), 1), 4 * i, 4 * i + 3);
-    data.data[4 * i + 3] = 255;
+    data.data.fill(255 * Math.min(Math.max(pixels[i], 0), 1), 4 * i, 4 * i + 3).fill(255, 4 * i + 3, 4 * i + 4);
   }
   context.putImageData(data, 30 * column, 0);
 }
@@ -180,23 +174,18 @@ function showBench(b) {
   b.plane.draw();
   const [i, j] = state.dims;
   const at = (values, digits) => vector([values[i], values[j]], digits);
-  const entries = [["z", at(b.z)]];
-  if (b.q) entries.push(["μ", at(b.q.mean)], ["σ", at(b.q.scale.map((row) => Math.hypot(...row)), 3)]);
+  const rows = [["z", at(b.z)]];
+  if (b.q) rows.push(["μ", at(b.q.mean)], ["σ", at(b.q.scale.map((row) => Math.hypot(...row)), 3)]);
   b.readout.replaceChildren();
-  for (const [name, value] of entries) {
-    element("dt", b.readout, name);
-    element("dd", b.readout, value);
-  }
+  for (const row of rows) row.forEach((entry, k) => element(k ? "dd" : "dt", b.readout, entry));
   showNats(b);
   clearTimeout(state.speaking);
   state.speaking = setTimeout(() => { find("status").textContent = `z = ${at(b.z)}`; }, 600);
 }
 function showNats(b) {
-  b.figures = null;
   if (!b.q) return table(b.nats, [["", text("nats.none")]]);
   const n = natsOf(state.module, b.model, b.run.weight, state.image, b.q, b.z, b.decoded, priorMean(b));
   const weight = n.weight === 1 ? "1" : `1/${Math.round(1 / n.weight)}`;
-  b.figures = n;
   table(b.nats, [
     ["", text("nats.document"), text("nats.proper")],
     [text("nats.reconstruction"), number(n.reconstruction), number(n.properReconstruction)],
@@ -236,9 +225,7 @@ function scene(b) {
   };
 }
 function moveTo(b, point) {
-  const z = [...b.z];
-  state.dims.forEach((d, k) => { z[d] = point[k]; });
-  setZ(z, b);
+  setZ(b.z.map((v, d) => point[state.dims.indexOf(d)] ?? v), b);
 }
 function zoom(factor, dx = 0, dy = 0) {
   for (const {plane: {view, draw}} of benches) {
@@ -299,20 +286,14 @@ function makeSliders() {
   for (const axis of [0, 1]) {
     const select = find(`dim-${axis}`);
     select.replaceChildren();
-    for (const d of order) {
-      element("option", select, `${d + 1}: ${dead(d) ? text("dims.dead") : number(kl[d])}`, {value: d});
-    }
+    for (const d of order) element("option", select, `${d + 1}: ${dead(d) ? text("dims.dead") : number(kl[d])}`, {value: d});
     select.value = state.dims[axis];
   }
   for (const d of order.slice(0, 8)) {
     const label = element("label", find("sliders"), text("dims.slider", {n: d + 1}));
     const input = element("input", label, "", {type: "range", min: -4, max: 4, step: 0.05, "data-dim": d});
     element("output", label);
-    input.addEventListener("input", () => {
-      const z = [...benches[0].z];
-      z[d] = Number(input.value);
-      setZ(z);
-    });
+    input.addEventListener("input", () => setZ(benches[0].z.map((v, i) => (i === d ? Number(input.value) : v))));
   }
   for (const [id, digit] of [["from", 4], ["to", 9]]) {
     find(id).replaceChildren();
@@ -414,10 +395,9 @@ function measureSpeed({model, q}) {
   });
 }
 function showMeasured() {
-  const names = benches.map((b) => text(`run.${b.kind}`));
   const row = (key, digits) => [text(`measured.${key}`), ...benches.map((b) => number(b.run.evaluation[key], digits))];
-  const rows = [["", ...names], row("reconstruction", 2), row("kl", 2), row("kl_weight", 4), row("elbo", 2),
-    row("log_likelihood", 2), row("effective_samples", 0)];
+  const rows = [["", ...benches.map((b) => text(`run.${b.kind}`))], row("reconstruction", 2), row("kl", 2),
+    row("kl_weight", 4), row("elbo", 2), row("log_likelihood", 2), row("effective_samples", 0)];
   if (benches[0].run.wanted) rows.push([text("measured.wanted"), ...benches.map((b) => percent(b.run.wanted.share))]);
   table(find("measured"), rows);
   const small = (v) => v.toExponential(1).replace("-", "−");
@@ -447,20 +427,14 @@ function drawn(ink) {
   press(find("strip").children, () => false);
   encodeImage();
 }
-function listen(id, event, action) {
-  find(id).addEventListener(event, action);
-}
+const listen = (id, event, action) => find(id).addEventListener(event, action);
 listen("clear", "click", () => { pad.clear(); drawn(pad.ink()); });
 listen("centred", "change", () => { if (pad.ink().some((v) => v > 0.1)) drawn(pad.ink()); });
 listen("resample", "click", () => { state.eps = normals(benches[0].model.latent); encodeImage(); });
 listen("mean", "click", () => { state.eps.fill(0); encodeImage(); });
 listen("dice", "click", () => setZ(priorMean(benches[0]).map((m) => m + normal())));
 listen("again", "click", drawAgain);
-listen("grid", "change", () => {
-  state.grid = find("grid").checked;
-  if (state.grid) makeGrid();
-  refresh();
-});
+listen("grid", "change", () => { state.grid = find("grid").checked; setMode(state.mode); });
 listen("path", "input", walk);
 for (const id of ["from", "to"]) listen(id, "change", walk);
 for (const axis of [0, 1]) {
@@ -488,9 +462,8 @@ listenAll("mode", setMode);
 listenAll("view", (view) => (FACTORS[view] ? zoom(FACTORS[view]) : fit(view)));
 listenAll("language", (language) => { state.language = language; showTexts(); });
 for (let k = 0; k < 10; k++) {
-  const attributes = {type: "button", class: `class-${k}`};
-  element("button", find("digits"), String(k), {type: "button"}).addEventListener("click", () => setDigit(k));
-  element("button", find("legend"), "", attributes).addEventListener("click", () => filter(k));
+  element("button", find("digits"), k, {type: "button"}).addEventListener("click", () => setDigit(k));
+  element("button", find("legend"), "", {type: "button", class: `class-${k}`}).addEventListener("click", () => filter(k));
 }
 for (const module of Object.keys(modules)) {
   const button = element("button", find("models"), "", {type: "button", "data-module": module});

@@ -184,7 +184,9 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
     )
     page = (HERE / "page.html").read_text("utf-8")
     # English stands in the page from the start, so that nothing moves when the script begins.
-    page = re.sub(r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + _escape(texts["en"].get(m[2], "")), page)
+    page = re.sub(
+        r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + _escape(texts["en"].get(m[2], "")), page
+    )
     for name, content in {
         "style_hash": _hash(style), "script_hash": _hash(script),
         "style": style, "data": data, "script": script,

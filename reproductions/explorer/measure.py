@@ -121,7 +121,9 @@ def measure(folder: Path) -> dict[str, Array]:
         "kl": kl.mean(axis=0),
         "images": images,
         "digits": digits,
-        "numpy_pixels": np.abs(in_numpy - in_tensorflow(record["module"], run.model, z, digits)).max(),
+        "numpy_pixels": np.abs(
+            in_numpy - in_tensorflow(record["module"], run.model, z, digits)
+        ).max(),
         "javascript_pixels": np.abs(kept.decode(z, digits) - page["decoded"]).max(),
         "rounding_pixels": np.abs(in_numpy - kept.decode(z, digits)).max(),
     }

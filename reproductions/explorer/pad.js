@@ -1,7 +1,7 @@
 // Drawing a digit, and what MNIST's makers did to theirs: fit into 20 x 20, centre of mass in the middle.
 
 const PAD = 280; // pixels along a side
-const BRUSH = 21;
+const BRUSH = 26;
 
 // Ink 0 .. 1 in a square of this canvas, averaged over each pixel of a 28 x 28 picture.
 // left, top: of the square; scale: canvas pixels for one pixel of the picture.

@@ -30,15 +30,12 @@ function makePlane(canvas, host) {
     const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => s * (side / 100) > view.half) || 200;
     Object.assign(ctx, {strokeStyle: colour("rule"), fillStyle: colour("muted"), lineWidth: 1});
     ctx.font = "11px system-ui, sans-serif";
-    for (const [centre, to] of [[view.x, toX], [view.y, toY]]) {
+    for (const [centre, across] of [[view.x, true], [view.y, false]]) {
       for (let z = Math.ceil((centre - view.half) / step) * step; z < centre + view.half; z += step) {
-        const at = Math.round(to(z)) + 0.5;
-        ctx.beginPath();
-        ctx.moveTo(...(to === toX ? [at, 0] : [0, at]));
-        ctx.lineTo(...(to === toX ? [at, side] : [side, at]));
-        ctx.stroke();
-        if (to === toX) ctx.fillText(String(z), at + 3, side - 5);
-        else ctx.fillText(String(z), 4, at - 4);
+        const at = Math.round(across ? toX(z) : toY(z)) + 0.5;
+        const [x, y, width, height, left, base] = across ? [at, 0, 0, side, at + 3, side - 5] : [0, at, side, 0, 4, at - 4];
+        ctx.strokeRect(x, y, width, height);
+        ctx.fillText(z, left, base);
       }
     }
   }
@@ -94,10 +91,8 @@ function makePlane(canvas, host) {
     const box = canvas.clientWidth;
     if (!box) return;
     const scene = host.scene();
-    if (side !== box || ratio !== devicePixelRatio) {
-      [side, ratio] = [box, devicePixelRatio];
-      canvas.width = canvas.height = side * ratio;
-    }
+    if (side !== box || ratio !== devicePixelRatio) canvas.width = canvas.height = box * devicePixelRatio;
+    [side, ratio] = [box, devicePixelRatio];
     const key = [view.x, view.y, view.half, side, ratio, ...scene.visible, scene.key].join();
     if (key !== drawnFor) drawPoints(scene);
     drawnFor = key;
