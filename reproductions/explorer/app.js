@@ -170,7 +170,7 @@ function refresh() {
 }
 function showBench(b) {
   b.decoded = decode(b.model, b.z, state.digit);
-  paint(b.picture, b.decoded.pixels);
+  for (const canvas of [b.picture, find("dims-picture")]) paint(canvas, b.decoded.pixels);
   b.plane.draw();
   const [i, j] = state.dims;
   const at = (values, digits) => vector([values[i], values[j]], digits);

@@ -35,7 +35,7 @@ function makePlane(canvas, host) {
         const at = Math.round(across ? toX(z) : toY(z)) + 0.5;
         const [x, y, width, height, left, base] = across ? [at, 0, 0, side, at + 3, side - 5] : [0, at, side, 0, 4, at - 4];
         ctx.strokeRect(x, y, width, height);
-        ctx.fillText(z, left, base);
+        if (at > 16 && at < side - 16) ctx.fillText(z, left, base);
       }
     }
   }
