@@ -25,21 +25,24 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import record
 
 if TYPE_CHECKING:  # Python 3.7 could not evaluate these
     from collections.abc import Callable, Sequence
+
+    from reproductions.golden import record
 
     Array = np.ndarray
     Data = dict[str, Array]
     Namespace = dict[str, Any]  # of a program
     Result = dict[str, Any]  # of a run: an entry of the file
     Watch = Callable[["Job", Data, Namespace], Callable[[], Result]]
+else:
+    import record
 
 STEPS_PER_ROW = 100  # of 003, which has no epochs
 PRINT_EVERY = 1000  # steps, in 003
@@ -52,9 +55,9 @@ class Job(NamedTuple):
     program: str
     document: str
     data: Path
-    seed: int
     epochs: int | None  # 002: after how many to stop; None: the program's own number
-    grids: Path | None  # 004: where its class grids go
+    seed: int = 1
+    grids: Path | None = None  # 004: the file for its class grids
 
 
 def rounded(value: Any) -> Any:
@@ -255,7 +258,7 @@ def watch_004(job: Job, data: Data, namespace: Namespace) -> Callable[[], Result
             shown = to_uint8(namespace["figure"])  # for the digit 8, decoded one by one
             apart = np.abs(grids[8].astype(int) - shown).max()
             if apart > 1:  # a grey level, by rounding
-                raise record.RecordingError(f"the grid of the 8 differs from the one shown: {apart}")
+                raise record.RecordingError(f"the grid of the 8 is {apart} grey levels off")
             np.savez_compressed(str(job.grids), grids=as_pictures(grids))
         return {
             "epoch_loss": rounded(history["loss"]),
@@ -286,12 +289,38 @@ def as_pictures(grids: Sequence[Array]) -> Array:
     return np.reshape(grids, (10, 15, 28, 15, 28)).swapaxes(2, 3)
 
 
-WATCH: dict[str, Watch] = {
-    "000": watch_000,
-    "001": watch_001,
-    "002": watch_002,
-    "003": watch_003,
-    "004": watch_004,
+class Kept(NamedTuple):
+    """What is kept of a document's runs."""
+
+    watch: Watch
+    what: str  # the names of its numbers, explained
+
+
+KEPT = {
+    "000": Kept(
+        watch_000,
+        "epoch_mean_cost: mean over the 429 batches; epoch_mean_reconstruction, epoch_mean_kl: its"
+        " two terms, an image; epoch_last_batch_cost: what the document prints; test_result: the"
+        " printed result",
+    ),
+    "001": Kept(
+        watch_001,
+        "epoch_loss, epoch_val_loss: as Keras reports them; epoch_kl, epoch_val_kl: the KL in them",
+    ),
+    "002": Kept(
+        watch_002,
+        "test_elbo: printed after each epoch; a run with 25 was stopped after epoch 25 of 100",
+    ),
+    "003": Kept(
+        watch_003,
+        "loss_at_step: what the document prints; mean_loss_per_100_steps, and its two terms"
+        " mean_reconstruction_per_100_steps, mean_kl_per_100_steps",
+    ),
+    "004": Kept(
+        watch_004,
+        "epoch_loss, epoch_val_loss: as Keras reports them (sum over a batch; last batch of 96);"
+        " class_mean: the ten learned prior means",
+    ),
 }
 
 
@@ -314,12 +343,10 @@ def run(job: Job) -> Result:
     code = compile(job.program, f"<document {job.document}>", "exec", dont_inherit=True)
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # some programs write pictures where they are
-        result = WATCH[job.document](job, data, namespace)
+        result = KEPT[job.document].watch(job, data, namespace)
         began = time.time()
-        try:
+        with suppress(record.Finished):
             exec(code, namespace)
-        except record.Finished:
-            pass
         seconds = round(time.time() - began, 1)
         content = {"seed": job.seed, "seconds": seconds, **result()}
         os.chdir("/")
@@ -340,7 +367,7 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
 
 
 def seeds_of(text: str) -> list[int]:
-    """"1-3" or "1,2,3" -> [1, 2, 3]."""
+    """Reads the option: 1-3, or 1,2,3, as [1, 2, 3]."""
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
@@ -348,30 +375,51 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
+def extend(path: Path, job: Job, seeds: Sequence[int], grids: Path | None) -> None:
+    """Makes the runs that a file does not have yet; the file is whole after each of them."""
+    content = {
+        "document": job.document,
+        "tensorflow": record.DOCUMENTS[job.document].tensorflow,
+        "what": KEPT[job.document].what,
+        "runs": [],
+    }
+    if path.exists():
+        content["runs"] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    for seed in seeds:
+        if seed in [entry["seed"] for entry in content["runs"]]:
+            continue
+        file = grids / f"class-grids-{seed}.npz" if grids else None
+        content["runs"].append(in_its_own_process(job._replace(seed=seed, grids=file)))
+        content["runs"].sort(key=lambda entry: entry["seed"])
+        write_atomically(path, content)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Run a document's own program whole.")
     parser.add_argument("program", type=Path, metavar="PROGRAM", help="its text, or a .py file")
-    parser.add_argument("--document", choices=sorted(WATCH), required=True)
+    parser.add_argument("--document", choices=sorted(KEPT), required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder: idx files or Keras's npz")
     parser.add_argument("--seeds", type=seeds_of, required=True, help="such as 1-8, or 1,2,5")
     parser.add_argument("--epochs", type=int, help="of 002: stop after so many (all 100)")
-    parser.add_argument("--grids", type=Path, help="of 004: folder for the class grids of each seed")
-    parser.add_argument("--output", type=Path, required=True, help="the file to write or to extend")
+    parser.add_argument("--grids", type=Path, help="of 004: folder for each seed's class grids")
+    parser.add_argument("--output", type=Path, required=True, help="the file to make or to extend")
     options = parser.parse_args(arguments)
     document = record.DOCUMENTS[options.document]
-    text = options.program.read_text(encoding="utf-8")
-    program = text if options.program.suffix == ".py" else document.program(text)
-    program = record.with_changes(program, document.changes)
-    for seed in options.seeds:
-        content = json.loads(options.output.read_text(encoding="utf-8"))
-        if seed in [entry["seed"] for entry in content["runs"]]:
-            continue
-        grids = options.grids and options.grids.resolve() / f"class-grids-{seed}.npz"
-        job = Job(program, options.document, options.data.resolve(), seed, options.epochs, grids)
-        content["runs"].append(in_its_own_process(job))
-        content["runs"].sort(key=lambda entry: entry["seed"])
-        write_atomically(options.output, content)
+    try:
+        text = options.program.read_text(encoding="utf-8")
+        program = text if options.program.suffix == ".py" else document.program(text)
+        job = Job(
+            program=record.with_changes(program, document.changes),
+            document=options.document,
+            data=options.data.resolve(),
+            epochs=options.epochs,
+        )
+        grids = options.grids.resolve() if options.grids else None
+        extend(options.output, job, options.seeds, grids)
+    except (record.RecordingError, ImportError, OSError) as error:
+        print(f"whole_runs.py: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
