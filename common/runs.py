@@ -11,6 +11,7 @@ artifacts/runs/<module>/0001/
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import hashlib
@@ -38,6 +39,10 @@ ROOT = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
 # What reading a damaged npz may raise.
 DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Files of `common` that no number of a run passes through.
+NO_NUMBERS = {
+    "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
+}  # fmt: skip
 ENTRIES = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
 
 
@@ -155,11 +160,40 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def source_digest(module: Path) -> str:
-    """SHA-256 of a reproduction's source and of `common`: what a run's results vouch for."""
+    """SHA-256 of what can move a number of a reproduction's runs.
+
+    That is the code of the module and of those files of `common` that a number passes through,
+    without comments and docstrings, and the classifier's weights.
+
+    Args:
+      module: the reproduction's file.
+    """
+    common = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [module, *sorted(Path(__file__).parent.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in [module, *sorted(common.rglob("*.py"))]:
+        if path == module or path.stem not in NO_NUMBERS:
+            digest.update(f"{path.name}\0{_code(path.read_text(encoding='utf-8'))}\0".encode())
+    digest.update((common / "classifier.npz").read_bytes())
     return digest.hexdigest()
+
+
+def _code(source: str) -> str:
+    """The syntax tree as text, the same in every version of Python, without docstrings."""
+
+    def text(node: Any) -> str:
+        if isinstance(node, list):
+            return f"[{','.join(text(item) for item in node if not _is_docstring(item))}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        # Newer versions have more fields; they are empty wherever an older one can read the code.
+        fields = [(k, v) for k, v in ast.iter_fields(node) if v is not None and v != []]
+        return f"{type(node).__name__}({','.join(f'{k}={text(v)}' for k, v in fields)})"
+
+    return text(ast.parse(source))
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def to_csv(rows: Iterable[Row]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
 from common.runs import read_record
-from reproductions import CATALOGUE, GOLDEN, program
+from reproductions import GOLDEN, MODULES, program
 
 if TYPE_CHECKING:
     from common.cli import Program
@@ -113,7 +113,7 @@ def _record(folder: Path) -> dict[str, Any]:
     record = read_record(folder)
     if record is None:
         raise BadInput(f"{folder} holds no run: name the folder of a finished run")
-    if record["module"] not in {entry.module for entry in CATALOGUE}:
+    if record["module"] not in MODULES:
         raise BadInput(f"{folder} holds a run of {record['module']}, which is no module here")
     if not record.get("finished"):
         raise BadInput(f"the run in {folder} is not finished: --resume it first")

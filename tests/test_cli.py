@@ -17,10 +17,9 @@ import pytest
 from common import datasets, plotting
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import CATALOGUE, program
+from reproductions import MODULES, program
 from tests.conftest import ROOT
 
-MODULES = [entry.module for entry in CATALOGUE]
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
 
 
