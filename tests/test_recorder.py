@@ -11,6 +11,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import pytest
 from filelock import FileLock
 
 from common import lockstep
-from common.chance import Recorded
+from common.chance import Batches, Recorded
 from common.datasets import Dataset, cache_folder
 from reproductions.golden import record
 from reproductions.verify import GOLDEN
@@ -36,12 +37,12 @@ SAME = 1e-12  # relative, of float64 losses and variables made again; 0 measured
 SAME_SUM = 1e-12  # absolute, of float32 numbers near zero; 0 measured
 OTHER = 1e-3  # relative, the least that another seed's losses differ by; 0.07 measured
 STEPS = 5
+MINIATURES = sorted(GOLDEN.glob("*/miniature-*.json"))
 PACKAGES = [  # as in golden/README.md
     "tensorflow==1.14.0",
     "numpy==1.16.6",
     "protobuf==3.20.3",
     "scipy==1.7.3",
-    "matplotlib==3.4.3",
 ]
 
 
@@ -179,10 +180,51 @@ def test_batches_are_those_of_the_proof() -> None:
         np.testing.assert_array_equal(ours, theirs(step))
 
 
-def test_noise_is_that_of_the_proof() -> None:
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> record.Recorder:
+    """What hands document 001 its chance, in miniature, on images without content."""
+    images = {"x_train": np.zeros([400, 28, 28]), "x_test": np.zeros([300, 28, 28])}
+    monkeypatch.setattr(record, "read_data", lambda folder, name: images)
+    return record.Recorder(
+        record.Job("", "001", Path(), SEED, steps=9, precision="float32", miniature=True)
+    )
+
+
+def test_noise_is_that_of_the_proof_however_shaped_and_often_asked_for(
+    recorder: record.Recorder,
+) -> None:
     theirs = Recorded(SEED)
-    for step, ours in enumerate(itertools.islice(record.noise_stream(SEED, (8, 2)), 3)):
-        np.testing.assert_array_equal(ours, theirs.noise(step, (8, 2)))
+    for step, images in enumerate([100, 100, 50]):
+        expected = theirs.noise(step, (images, 2))
+        np.testing.assert_array_equal(recorder.noise([images, 2]), expected)
+        np.testing.assert_array_equal(recorder.noise([images * 2]), expected)
+        recorder.loss.append(0.0)  # a step is done
+
+
+def test_a_validation_has_noise_of_its_own(recorder: record.Recorder) -> None:
+    """As golden/README.md has it: all images of validation k at once, handed out in order."""
+    training = Recorded(SEED)
+    np.testing.assert_array_equal(recorder.noise([100, 2]), training.noise(0, (100, 2)))
+    recorder.loss.append(0.0)  # a step is done
+    for validation in (1, 2):
+        recorder.validation, recorder.position = validation, 0
+        noise = np.random.RandomState([SEED + 3, validation]).standard_normal([200, 2])
+        batches = np.concatenate([recorder.noise([150, 2]), recorder.noise([50, 2])])
+        np.testing.assert_array_equal(batches, noise.astype(np.float32))
+    recorder.validation = None
+    np.testing.assert_array_equal(recorder.noise([100, 2]), training.noise(1, (100, 2)))
+    codes = np.random.RandomState([SEED + 3, 0]).standard_normal([16, 50])
+    np.testing.assert_array_equal(recorder.codes([16, 50]), codes.astype(np.float32))
+
+
+def test_a_miniature_sees_the_first_images_in_the_orders_of_the_stream(
+    recorder: record.Recorder,
+) -> None:
+    assert (len(recorder.data["x_train"]), len(recorder.data["x_test"])) == (300, 200)
+    theirs = Recorded(SEED).batches(300, 300, "keep")  # a batch is a whole pass
+    for k in range(3):
+        np.testing.assert_array_equal(recorder.permutation(300), theirs(k))
+    assert recorder.passes == 3
 
 
 @pytest.mark.parametrize("number", sorted(record.DOCUMENTS))
@@ -208,6 +250,30 @@ def test_a_nudge_is_one_unit_in_the_last_place(dtype: str) -> None:
     assert (record.nudged([value], run=2)[0] != moved).any()
 
 
+def test_a_changed_entry_changes_every_projection_by_as_much() -> None:
+    value = np.random.RandomState(0).standard_normal((7, 9))
+    changed = value.copy()
+    changed[3, 4] += 1e-3
+    difference = record.sketch(changed) - record.sketch(value)
+    np.testing.assert_allclose(np.abs(difference[10:]), 1e-3, rtol=1e-9)
+    assert {-1.0, 1.0} == set(np.sign(difference[10:]))
+    distance = record.distance(record.sketch(value), [record.sketch(changed)])
+    assert distance == pytest.approx(1e-3)
+
+
+def test_distances_are_estimated() -> None:
+    """Within a fifth: the mean square of 16 signed sums, averaged over many pairs of arrays."""
+    stream = np.random.RandomState(0)
+    pairs = stream.standard_normal((200, 2, 784))
+    sketches = [[record.sketch(side) for side in pair] for pair in pairs]
+    estimated = [record.distance(a, [b]) for a, b in sketches]
+    ratio = np.array(estimated) / np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)
+    assert np.mean(ratio**2) == pytest.approx(1, abs=0.2)
+    assert ratio.min() > 1 / 3  # of 10 envelopes that a rule allows, at least 3 are left
+    near = np.array([first for first, _ in sketches])
+    np.testing.assert_allclose(record.distance(near, [near, near + 1]), 1.0)  # the largest
+
+
 def test_the_envelope_is_the_largest_difference_so_far() -> None:
     assert record.envelope([2.0, 4.0, 8.0], [[2.0, 5.0, 8.0], [2.2, 4.0, 8.0]]) == [0.1, 0.25, 0.25]
     assert record.envelope([2.0, 4.0], []) == [0.0, 0.0]
@@ -229,13 +295,105 @@ def test_idx_files_plain_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             np.testing.assert_array_equal(record.read_data(tmp_path, "mnist")["x_train"], images)
 
 
+def test_the_reader_of_tensorflow_1_finds_its_files(tmp_path: Path) -> None:
+    data = {"x_train": np.arange(24, dtype=np.uint8).reshape(4, 2, 3)}
+    data |= {"y_train": np.arange(4, dtype=np.uint8), "x_test": data["x_train"][:1]}
+    record.write_idx(tmp_path / "new", data | {"y_test": data["y_train"][:1]})
+    with gzip.open(tmp_path / "new" / "train-images-idx3-ubyte.gz") as stream:
+        header = [2051, 4, 2, 3]  # its magic number
+        assert stream.read() == np.array(header, ">i4").tobytes() + data["x_train"].tobytes()
+    with gzip.open(tmp_path / "new" / "train-labels-idx1-ubyte.gz") as stream:
+        assert stream.read() == np.array([2049, 4], ">i4").tobytes() + bytes([0, 1, 2, 3])
+
+
+# --- What a program shows -------------------------------------------------------------------------
+
+
+def test_calls_are_kept_as_text_and_their_arrays_as_they_were(
+    recorder: record.Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    canvas = np.zeros([28, 28])
+    recorder.call("figure", figsize=(10, 10))
+    recorder.call("imshow", canvas, origin="upper", cmap="gray")
+    canvas += 1  # later
+    recorder.call("scatter", np.arange(3), c=np.ones(3))
+    recorder.call("savefig", "a.png")
+    assert recorder.calls == [
+        "figure(figsize=(10, 10))",
+        "imshow(arrays[0], origin='upper', cmap='gray')",
+        "scatter(arrays[1], c=arrays[2])",
+        "savefig('a.png')",
+    ]
+    assert [a.tolist() for a in recorder.arrays[1:]] == [[0, 1, 2], [1, 1, 1]]
+    assert not recorder.arrays[0].any()
+    assert Path("a.png").exists()
+
+
+def test_tiles_are_taken_row_by_row() -> None:
+    picture = np.kron(np.arange(6).reshape(2, 3), np.ones([28, 28]))
+    assert [tile[0, 0] for tile in record.tiles(picture)] == [0, 1, 2, 3, 4, 5]
+    assert {tile.shape for tile in record.tiles(picture)} == {(28, 28)}
+
+
+@pytest.mark.parametrize("path", MINIATURES, ids=lambda p: f"{p.parent.name}-{p.stem[10:]}")
+def test_a_miniature_is_whole(path: Path) -> None:
+    """Its parts fit together, and the numbers that are compared are those that were printed."""
+    content = json.loads(path.read_text())
+    document = record.DOCUMENTS[content["document"]]
+    with np.load(path.with_suffix(".npz")) as arrays:
+        shapes = [tuple(variable["shape"]) for variable in content["variables"]]
+        drawn = document.start(np.random.RandomState(content["seed"]), shapes)
+        ours = [record.sketch(value.astype(np.float32)) for value in drawn]
+        np.testing.assert_allclose(arrays["initial"], ours, rtol=SAME, atol=SAME_SUM)
+        marks, variables, slots = len(content["marks"]), len(shapes), len(content["slots"])
+        assert arrays["weights"].shape == (marks, variables, 26)
+        assert arrays["slots"].shape == (marks, variables, slots, 26)
+        pictures = [shape for shape in content["shapes"] if len(shape) == 2]
+        assert len(arrays["tiles"]) == sum(np.prod(shape) // 28**2 for shape in pictures)
+        printed = "\n".join(content["printed"])
+        numbers = [float(x) for x in re.findall(document.printed or "$^", printed)]
+        assert arrays["numbers"].tolist() == numbers
+        assert len(arrays["loss"]) == content["marks"][-1] == content["steps"]
+        for key in ("weights", "slots", "tiles", "whole", "loss", "numbers"):
+            envelope = arrays[f"{key}_envelope"]
+            assert envelope.shape == arrays[key].shape[: envelope.ndim]
+    assert len(content["shapes"]) == sum(call.count("arrays[") for call in content["calls"])
+
+
+# --- TensorFlow's own generators ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def genuine() -> dict[str, np.ndarray]:
+    """What they drew, under both versions of TensorFlow."""
+    drawn: dict[str, np.ndarray] = {}
+    for path in sorted(GOLDEN.glob("generators/*.npz")):
+        with np.load(path) as arrays:
+            drawn |= arrays
+    return drawn
+
+
+def test_batches_of_the_reader(genuine: dict[str, np.ndarray]) -> None:
+    """`tail="carry"` is `next_batch`, which shuffles what it has shuffled before."""
+    orders = list(itertools.accumulate(genuine["reader_shuffles"], lambda order, new: order[new]))
+    batches = genuine["reader_batches"]
+    images, batch_size = len(orders[0]), batches.shape[1]
+    ours = Batches(lambda k: orders[k], images, batch_size, tail="carry")
+    assert len(batches) * batch_size > 3 * images  # three seams
+    for step, batch in enumerate(batches):
+        np.testing.assert_array_equal(ours(step), batch)
+
+
 # --- The script -----------------------------------------------------------------------------------
 
 
-def test_it_stands_alone_on_python_3_7() -> None:
-    ast.parse(SOURCE.read_text(), feature_version=(3, 7))
-    others = {name.split(".")[0] for name in imports(SOURCE)} - sys.stdlib_module_names
-    assert others == {"numpy"}
+@pytest.mark.parametrize(("name", "expected"), [("record", set()), ("generators", {"record"})])
+def test_they_stand_alone_on_python_3_7(name: str, expected: set[str]) -> None:
+    source = SOURCE.with_name(f"{name}.py")
+    ast.parse(source.read_text(), feature_version=(3, 7))
+    others = {name.split(".")[0] for name in imports(source)} - sys.stdlib_module_names
+    assert others == expected | {"numpy"}
 
 
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
