@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from scipy.stats import ks_2samp
 
 from common import lockstep
-from common.chance import Batches, Recorded
+from common.chance import Batches, Recorded, Seeded
 from common.datasets import Dataset, cache_folder
 from reproductions.golden import record
 from reproductions.verify import GOLDEN
@@ -35,8 +36,11 @@ SOURCE = ROOT / "reproductions" / "golden" / "record.py"
 SEED = 9102
 SAME = 1e-12  # relative, of float64 losses and variables made again; 0 measured
 SAME_SUM = 1e-12  # absolute, of float32 numbers near zero; 0 measured
+SAME_PICTURE = 1e-10  # absolute: distances of 28 x 28 images, points of a scatter
 OTHER = 1e-3  # relative, the least that another seed's losses differ by; 0.07 measured
 STEPS = 5
+WRONG_SCALE = 1.25
+LEVEL = 1e-4  # of each test of a distribution; about a hundred are made, on fixed seeds
 MINIATURES = sorted(GOLDEN.glob("*/miniature-*.json"))
 PACKAGES = [  # as in golden/README.md
     "tensorflow==1.14.0",
@@ -385,6 +389,67 @@ def test_batches_of_the_reader(genuine: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(ours(step), batch)
 
 
+def same_distribution(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """By the two-sample test of Kolmogorov and Smirnov, at LEVEL."""
+    return ks_2samp(ours.ravel(), theirs.ravel()).pvalue > LEVEL
+
+
+@pytest.mark.parametrize("number", sorted(record.DOCUMENTS))
+def test_weights_are_distributed_as_the_program_starts_them(
+    number: str, genuine: dict[str, np.ndarray]
+) -> None:
+    """Each variable, and all of them together, on which a wrong scale would show."""
+    stored = json.loads((GOLDEN / number / "lockstep-float64.json").read_text())
+    weights = Seeded(SEED).weights()
+    all_ours, all_theirs = [], []
+    for i, variable in enumerate(stored["variables"]):
+        theirs, shape = genuine[f"weights_{number}_{i}"], tuple(variable["shape"])
+        if number == "003":
+            ours = weights.normal(shape, 1 / np.sqrt(shape[0] / 2))
+        elif len(shape) == 1:
+            assert not theirs.any()
+            continue
+        elif number == "000":
+            ours = weights.truncated_normal(shape, 0.001)
+            assert np.abs(ours).max() <= np.float32(0.002)
+            assert np.abs(theirs).max() <= np.float32(0.002)
+        else:
+            ours = weights.glorot_uniform(shape)
+        assert same_distribution(ours, theirs), variable["name"]
+        all_ours.append(ours.ravel()[: theirs.size] / ours.std())
+        all_theirs.append(theirs / ours.std())
+    together = np.concatenate(all_ours), np.concatenate(all_theirs)
+    assert same_distribution(*together)
+    assert not same_distribution(WRONG_SCALE * together[0], together[1])
+
+
+def test_noise_is_distributed_as_tensorflows(genuine: dict[str, np.ndarray]) -> None:
+    ours = Seeded(SEED).noise(0, (100, 50))
+    assert same_distribution(ours, genuine["noise"])
+    assert not same_distribution(WRONG_SCALE * ours, genuine["noise"])
+
+
+def test_the_partial_shuffle_is_that_of_tf_data(genuine: dict[str, np.ndarray]) -> None:
+    """Items come out as far from their places: at the start, while the buffer is full, at the end.
+
+    A buffer a fifth too small is told from the right one, and so is a whole shuffle.
+    """
+    n, every = 60_000, 10
+    places = np.arange(0, n, every)
+    parts = [slice(0, 10_000 // every), slice(10_000 // every, 50_000 // every)]
+    parts.append(slice(50_000 // every, None))
+
+    def same(buffer: int) -> list[bool]:
+        batches = Seeded(SEED).batches(n, n, "keep", buffer=buffer)
+        items = np.concatenate([batches(k)[::every] for k in range(3)]).reshape(3, -1)
+        theirs = places - genuine["shuffled"]
+        return [same_distribution((places - items)[:, part], theirs[part]) for part in parts]
+
+    assert same(10_000) == [True, True, True]
+    assert not all(same(8_000))
+    assert not all(same(n))
+
+
 # --- The script -----------------------------------------------------------------------------------
 
 
@@ -453,9 +518,9 @@ def tf114(documents: Path) -> str:
 def again(
     documents: Path, tf114: str, whole: Callable[[str], Dataset], tmp_path: Path
 ) -> Callable[..., Path]:
-    """`again(number, seed, envelope_runs)` records the first steps in float64; the file's path."""
+    """`again(number, *options)` records a document in float64; the file's path."""
 
-    def make(number: str, seed: int, envelope_runs: int = 0) -> Path:
+    def make(number: str, *options: object) -> Path:
         texts = sorted(documents.glob(f"{number}*"))
         if not texts:
             pytest.skip(f"VAE_DOCUMENTS holds no document {number}")
@@ -469,11 +534,9 @@ def again(
             y_test=data.test_labels,
         )
         output = tmp_path / f"{number}.json"
-        options = f"--document {number} --seed {seed} --steps {STEPS} --precision float64"
         places = ["--data", str(tmp_path), "--output", str(output)]
-        runs = ["--envelope-runs", str(envelope_runs)]
-        command = [tf114, str(SOURCE), str(texts[0]), *options.split(), *places, *runs]
-        subprocess.run(command, check=True)
+        said = ["--document", number, "--precision", "float64", *map(str, options)]
+        subprocess.run([tf114, str(SOURCE), str(texts[0]), *said, *places], check=True)
         return output
 
     return make
@@ -482,7 +545,7 @@ def again(
 @pytest.mark.network
 @pytest.mark.parametrize("number", ["000", "001", "003"])  # those that need only these packages
 def test_a_recording_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
-    ours = lockstep.load(again(number, SEED, envelope_runs=1))
+    ours = lockstep.load(again(number, "--steps", STEPS, "--envelope-runs", 1))
     stored = lockstep.load(GOLDEN / number / "lockstep-float64.json")
     assert (ours.document, ours.names, ours.seed) == (number, stored.names, stored.seed)
     np.testing.assert_allclose(ours.loss, stored.loss[:STEPS], rtol=SAME)
@@ -493,6 +556,22 @@ def test_a_recording_can_be_made_again(number: str, again: Callable[..., Path]) 
 
 @pytest.mark.network
 def test_another_seed_is_another_recording(again: Callable[..., Path]) -> None:
-    ours = lockstep.load(again("000", SEED + 1))
+    ours = lockstep.load(again("000", "--steps", STEPS, "--seed", SEED + 1))
     stored = lockstep.load(GOLDEN / "000" / "lockstep-float64.json")
     assert np.abs(ours.loss / stored.loss[:STEPS] - 1).max() > OTHER
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("number", ["000", "001"])  # TensorFlow's reader, and Keras
+def test_a_miniature_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
+    ours, stored = again(number, "--miniature"), GOLDEN / number / "miniature-float64.json"
+    said, recorded = json.loads(ours.read_text()), json.loads(stored.read_text())
+    for name in ("calls", "shapes", "marks", "variables", "passes", "changes_to_the_text"):
+        assert said[name] == recorded[name]
+    with np.load(ours.with_suffix(".npz")) as mine, np.load(stored.with_suffix(".npz")) as theirs:
+        assert set(mine) == set(theirs)
+        for name in ("loss", "numbers", *(name for name in mine if name.startswith("history_"))):
+            if not name.endswith("_envelope"):
+                np.testing.assert_allclose(mine[name], theirs[name], rtol=SAME)
+        assert np.max(record.distance(theirs["tiles"], [mine["tiles"]])) < SAME_PICTURE
+        np.testing.assert_allclose(mine["whole"], theirs["whole"], atol=SAME_PICTURE)

@@ -716,7 +716,11 @@ def attach_001(recorder: Recorder) -> None:
 
 
 def attach_002(recorder: Recorder) -> None:
-    """Gradient tapes: a step begins as its tape does and ends with `apply_gradients`."""
+    """Gradient tapes: a step begins as its tape does and ends with `apply_gradients`.
+
+    The program draws its first picture before it trains, so the initial weights are loaded when one
+    of the model's networks is used for the first time.
+    """
     tf: Any = importlib.import_module("tensorflow")
     tf.keras.backend.set_floatx(recorder.job.precision)
     replace_load_data(tf.keras, recorder)
@@ -727,7 +731,6 @@ def attach_002(recorder: Recorder) -> None:
     class Tape(tf.GradientTape):
         def __enter__(self) -> Any:
             recorder.validation = None
-            recorder.begin(lambda variable, value: variable.assign(value))
             return super().__enter__()
 
         def __exit__(self, *error: Any) -> None:
@@ -738,6 +741,15 @@ def attach_002(recorder: Recorder) -> None:
             losses.append(target)
             return super().gradient(target, sources)
 
+    network = tf.keras.Sequential
+    plain_call = network.__call__
+
+    def call(self: Any, *inputs: Any, **settings: Any) -> Any:
+        if "model" in recorder.namespace:  # it is whole
+            recorder.begin(lambda variable, value: variable.assign(value))
+        return plain_call(self, *inputs, **settings)
+
+    network.__call__ = call
     adam = tf.keras.optimizers.Adam
     plain_apply_gradients = adam.apply_gradients
 
