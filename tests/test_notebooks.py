@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -115,3 +116,48 @@ def test_a_notebook_runs_as_in_jupyter(whole: Callable[[str], Dataset]) -> None:
     ran = execute(notebook("mlp_vae", "en"))
     cells = [cell for cell in ran["cells"] if cell["cell_type"] == "code"]
     assert "equal to the original" in "".join(cells[-1]["outputs"][0]["text"])
+
+
+# --- Docs in two languages ------------------------------------------------------------------------
+
+TRANSLATED = sorted(
+    path for path in ROOT.rglob("*.zh-CN.md") if ".venv" not in path.parts and path.parent != ROOT
+)
+
+
+def shape(text: str) -> list[str]:
+    """What a translation shares with its source: levels of headings, rows of tables, formulas."""
+    marks = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            marks.append(line.split()[0])
+        elif line.startswith("|"):
+            marks.append(f"row of {line.count('|')}")
+        elif line.startswith("$$"):
+            marks.append("formula")
+    return marks
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda p: p.name)
+def test_a_translation_has_the_shape_of_its_source(path: Path) -> None:
+    source = path.with_name(path.name.replace(".zh-CN", ""))
+    assert shape(path.read_text()) == shape(source.read_text())
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda p: p.name)
+def test_a_chinese_page_has_no_gaps(path: Path) -> None:
+    assert not re.search(r"[\u4e00-\u9fff，。；：、]\n[\u4e00-\u9fff]", path.read_text())
+
+
+@pytest.mark.parametrize("name", ["vae.md", "vae.zh-CN.md", "exercises.md", "exercises.zh-CN.md"])
+def test_every_function_that_the_theory_links_exists(name: str) -> None:
+    """Links go by name, so that they outlive a shift of lines."""
+    links = re.findall(
+        r"\[`(\w+)\.(\w+)`\]\(\.\./(\w+)/(\w+)\.py\)", (ROOT / "docs" / name).read_text()
+    )
+    assert links or name.startswith("exercises")
+    for module, function, package, file in links:
+        assert module == file
+        tree = ast.parse((ROOT / package / f"{file}.py").read_text())
+        names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert function in names, f"{name}: {file}.{function}"
