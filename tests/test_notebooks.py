@@ -1,16 +1,21 @@
 """The notebooks: generated, in step with the modules, the same code in both languages, alive."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import json
+import linecache
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common import datasets
 from common.datasets import Dataset
 from notebooks.__main__ import HERE, LANGUAGES, MODULES, PART, execute, notebook, prose
 from tests.conftest import ROOT
@@ -91,6 +96,26 @@ def test_a_committed_notebook_was_run_from_top_to_bottom_and_proved(module: str)
         path = HERE / f"{module}.{language}.ipynb"
         assert path.stat().st_size <= MOST_BYTES
         assert str(Path.home()) not in path.read_text()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_cell_runs_on_a_sample(
+    module: str, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All cells but the set-up and the proof, which needs the whole data set."""
+    monkeypatch.setattr(datasets, "load", lambda name: sample(name))
+    shown: list[Any] = []
+    book = types.ModuleType(f"notebook_{module}")
+    monkeypatch.setitem(sys.modules, book.__name__, book)
+    vars(book)["show"] = lambda *pictures: shown.extend(pictures)
+    cells = code(notebook(module, "en"))[1:-1]
+    for number, cell in enumerate(cells):
+        name = f"<{module}, cell {number}>"
+        lines = cell.splitlines(keepends=True)
+        linecache.cache[name] = (len(cell), None, lines, name)  # for AutoGraph, as IPython does
+        flags = __future__.annotations.compiler_flag  # of the first cell, for all
+        exec(compile(cell, name, "exec", flags), vars(book))
+    assert len(shown) >= 2
 
 
 def test_a_changed_loss_is_noticed_by_the_last_cell(whole: Callable[[str], Dataset]) -> None:
