@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomically
-from reproductions import CATALOGUE
+from reproductions import MODULES
 
 HERE = Path(__file__).parent
 LANGUAGES = ("en", "zh")
-MODULES = [entry.module for entry in CATALOGUE]
 PART = re.compile(r"^<!-- code ([^\n]+) -->\n|^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r"^<!-- include (\w+)(.*) -->\n", re.MULTILINE)
 
