@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from reproductions import CATALOGUE
+from reproductions.evidence.documents import DOCUMENTS
 
-MODULES = {entry.module: entry.document for entry in CATALOGUE}
+MODULES = {module: document.name for module, document in DOCUMENTS.items()}
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

@@ -115,7 +115,7 @@ def tfp_cvae(p: Parameters, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
     return cross_entropy + 2 * (log_posterior - log_prior).mean()
 
 
-# --- Weights and optimisers -----------------------------------------------------------------------
+# --- Initial weights and optimisers ---------------------------------------------------------------
 
 TRANSPOSED = {"conv_vae": (12, 14, 16), "elbo_cvae": (8, 10, 12), "tfp_cvae": range(12, 24, 2)}
 NOT_TURNED = {"elbo_cvae": (0, 2)}

@@ -21,34 +21,33 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-Array = np.ndarray
 Tail = Literal["carry", "drop", "keep"]
 
 
-class Weights(Protocol):
+class Initializer(Protocol):
     """Draws initial weights, one variable after the other, in the document's order."""
 
-    def normal(self, shape: tuple[int, ...], stddev: float) -> Array: ...
+    def normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray: ...
 
-    def truncated_normal(self, shape: tuple[int, ...], stddev: float) -> Array: ...
+    def truncated_normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray: ...
 
-    def glorot_uniform(self, shape: tuple[int, ...]) -> Array: ...
+    def glorot_uniform(self, shape: tuple[int, ...]) -> np.ndarray: ...
 
 
 class Chance(Protocol):
     """What a module needs of chance. Shapes are given by the caller; all floats are float32."""
 
-    def weights(self) -> Weights: ...
+    def initializer(self) -> Initializer: ...
 
     def batches(
         self, n: int, batch_size: int, tail: Tail, buffer: int | None = None
     ) -> Batches: ...
 
-    def noise(self, step: int, shape: tuple[int, ...]) -> Array: ...
+    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray: ...
 
-    def evaluation_noise(self, round_number: int, shape: tuple[int, ...]) -> Array: ...
+    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray: ...
 
-    def codes(self, name: str, shape: tuple[int, ...]) -> Array: ...
+    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray: ...
 
 
 class Batches:
@@ -59,7 +58,7 @@ class Batches:
     """
 
     def __init__(
-        self, permutation: Callable[[int], Array], n: int, batch_size: int, tail: Tail
+        self, permutation: Callable[[int], np.ndarray], n: int, batch_size: int, tail: Tail
     ) -> None:
         """Cuts the permutations of pass 0, 1, 2, ... into batches.
 
@@ -81,7 +80,7 @@ class Batches:
             return self.batch_size
         return min(self.batch_size, self.n - step % self.steps_per_pass * self.batch_size)
 
-    def __call__(self, step: int) -> Array:
+    def __call__(self, step: int) -> np.ndarray:
         """Indices of the images of `step` (counted from 0), int [batch]."""
         if self.tail != "carry":
             pass_number, position = divmod(step, self.steps_per_pass)
@@ -111,44 +110,48 @@ class Seeded:
         counter = [0, 0, index, _STREAMS[stream]]  # 2^128 numbers apart
         return np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
 
-    def weights(self) -> Weights:
-        return SeededWeights(self._generator("weights"))
+    def initializer(self) -> Initializer:
+        return SeededInitializer(self._generator("weights"))
 
     def batches(self, n: int, batch_size: int, tail: Tail, buffer: int | None = None) -> Batches:
-        def permutation(pass_number: int) -> Array:
+        def permutation(pass_number: int) -> np.ndarray:
             generator = self._generator("order", pass_number)
-            return generator.permutation(n) if buffer is None else buffered(generator, n, buffer)
+            return (
+                generator.permutation(n)
+                if buffer is None
+                else buffered_shuffle(generator, n, buffer)
+            )
 
         return Batches(permutation, n, batch_size, tail)
 
-    def noise(self, step: int, shape: tuple[int, ...]) -> Array:
+    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
         return self._generator("noise", step).standard_normal(shape, np.float32)
 
-    def evaluation_noise(self, round_number: int, shape: tuple[int, ...]) -> Array:
+    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray:
         return self._generator("evaluation", round_number).standard_normal(shape, np.float32)
 
-    def codes(self, name: str, shape: tuple[int, ...]) -> Array:
+    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         index = zlib.crc32(name.encode())
         return self._generator("codes", index).standard_normal(shape, np.float32)
 
 
-class SeededWeights:
+class SeededInitializer:
     """Initial weights of a run, drawn in sequence from one generator."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
 
-    def normal(self, shape: tuple[int, ...], stddev: float) -> Array:
+    def normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray:
         return self._generator.standard_normal(shape, np.float32) * np.float32(stddev)
 
-    def truncated_normal(self, shape: tuple[int, ...], stddev: float) -> Array:
+    def truncated_normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray:
         """Normal, redrawn where it lies more than two standard deviations out, as TF does."""
         z = self._generator.standard_normal(shape, np.float32)
         while (outside := np.abs(z) > 2).any():
             z[outside] = self._generator.standard_normal(int(outside.sum()), np.float32)
         return z * np.float32(stddev)
 
-    def glorot_uniform(self, shape: tuple[int, ...]) -> Array:
+    def glorot_uniform(self, shape: tuple[int, ...]) -> np.ndarray:
         limit = glorot_limit(shape)
         return self._generator.uniform(-limit, limit, shape).astype(np.float32)
 
@@ -156,73 +159,71 @@ class SeededWeights:
 class Recorded:
     """Chance for a proof: the three streams of a recording, see `reproductions/golden/README.md`.
 
-    The streams are sequential, so steps must be asked for in order.
+    The streams are sequential. What has been drawn is kept, so any step can be asked for again.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._orders: list[Array] = []
+        self._orders: list[np.ndarray] = []
+        self._noises: list[np.ndarray] = []
         self._order_stream = np.random.RandomState(seed + 1)
         self._noise_stream = np.random.RandomState(seed + 2)
-        self._next_noise = 0
 
-    def weights(self) -> Weights:
-        return RecordedWeights(np.random.RandomState(self.seed))
+    def initializer(self) -> Initializer:
+        return RecordedInitializer(np.random.RandomState(self.seed))
 
     def batches(self, n: int, batch_size: int, tail: Tail, buffer: int | None = None) -> Batches:
         """The recorded order: full permutations, the tail dropped, whatever the document's rule."""
 
-        def permutation(pass_number: int) -> Array:
+        def permutation(pass_number: int) -> np.ndarray:
             while len(self._orders) <= pass_number:
                 self._orders.append(self._order_stream.permutation(n))
             return self._orders[pass_number]
 
         return Batches(permutation, n, batch_size, tail="drop")
 
-    def noise(self, step: int, shape: tuple[int, ...]) -> Array:
-        if step != self._next_noise:
-            raise ValueError(f"the recorded noise is at step {self._next_noise}, not at {step}")
-        self._next_noise += 1
-        return self._noise_stream.standard_normal(shape).astype(np.float32)
+    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
+        while len(self._noises) <= step:
+            self._noises.append(self._noise_stream.standard_normal(shape).astype(np.float32))
+        return self._noises[step]
 
-    def evaluation_noise(self, round_number: int, shape: tuple[int, ...]) -> Array:
+    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray:
         raise NotImplementedError("recordings hold training steps only")
 
-    def codes(self, name: str, shape: tuple[int, ...]) -> Array:
+    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.float32)  # pictures are no part of a recording
 
 
-class RecordedWeights:
+class RecordedInitializer:
     """The weight stream of a recording."""
 
     def __init__(self, stream: np.random.RandomState) -> None:
         self._stream = stream
 
-    def normal(self, shape: tuple[int, ...], stddev: float) -> Array:
+    def normal(self, shape: tuple[int, ...], stddev: float) -> np.ndarray:
         return self._stream.normal(0, stddev, shape).astype(np.float32)
 
     truncated_normal = normal  # the recordings do not truncate
 
-    def glorot_uniform(self, shape: tuple[int, ...]) -> Array:
+    def glorot_uniform(self, shape: tuple[int, ...]) -> np.ndarray:
         limit = glorot_limit(shape)
         return self._stream.uniform(-limit, limit, shape).astype(np.float32)
 
 
 def glorot_limit(shape: tuple[int, ...]) -> float:
-    """Bound of Glorot's uniform distribution for a dense or convolution kernel (Keras's
-    default)."""
+    """Bound of Glorot's uniform distribution for a kernel, Keras's default."""
     receptive_field = int(np.prod(shape[:-2]))
     return float(np.sqrt(6 / ((shape[-2] + shape[-1]) * receptive_field)))
 
 
-def assign_glorot(variables: list[Any], weights: Weights) -> None:
+def assign_glorot(variables: list[Any], initializer: Initializer) -> None:
     """Gives Keras layers their default start: Glorot-uniform kernels, zero biases."""
     for variable in variables:
         shape = tuple(variable.shape)
-        variable.assign(weights.glorot_uniform(shape) if len(shape) > 1 else np.zeros(shape))
+        variable.assign(initializer.glorot_uniform(shape) if len(shape) > 1 else np.zeros(shape))
 
 
-def buffered(generator: np.random.Generator, n: int, buffer: int) -> Array:
+def buffered_shuffle(generator: np.random.Generator, n: int, buffer: int) -> np.ndarray:
     """The order in which `tf.data`'s `shuffle(buffer)` hands out 0 .. n-1: a partial shuffle.
 
     A buffer holds the next `buffer` items; each draw takes one of them at random and puts the next

@@ -1,6 +1,6 @@
 """A small, frozen classifier of MNIST digits: the judge of what the conditional models draw.
 
-Trained by `python -m reproductions.classifier`; its weights lie beside this file.
+Trained by `python -m reproductions.evidence.train_classifier`; its weights lie beside this file.
 """
 
 from __future__ import annotations

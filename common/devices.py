@@ -1,5 +1,4 @@
-"""Set up TensorFlow before anything touches a device: quiet start, memory growth on every GPU, the
-kernels of its convolutions."""
+"""Sets up TensorFlow before anything touches a device: quiet start, memory growth, kernels."""
 
 from __future__ import annotations
 
@@ -9,8 +8,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+# Those that can change a number; constraints.txt says with which the reference results were made.
+PACKAGES = ("tensorflow", "tensorflow-probability", "tf-keras", "keras", "numpy", "scipy")
+CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 
 
 def load(name: str) -> ModuleType:
@@ -41,7 +46,7 @@ def prepare(tf: Any) -> None:
     Args:
       tf: the TensorFlow module, before any GPU has been used.
     """
-    # The remapper fails on leaky ReLU inside a loop, says so, and gains nothing elsewhere
+    # Grappler's remapper logs an error for leaky ReLU inside a loop, and is no faster elsewhere
     # (measured).
     tf.config.optimizer.set_experimental_options({"remapping": False})
     for gpu in tf.config.list_physical_devices("GPU"):
@@ -50,12 +55,9 @@ def prepare(tf: Any) -> None:
 
 def describe() -> dict[str, Any]:
     """What can change the last bits of a run: versions, device, threads."""
-    from importlib.metadata import version
-
     tf = load("tensorflow")
-    packages = ["tensorflow", "tensorflow-probability", "tf-keras", "keras", "numpy", "scipy"]
     return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "device": [gpu.name for gpu in tf.config.list_physical_devices("GPU")] or "CPU",
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -65,6 +67,20 @@ def describe() -> dict[str, Any]:
         },
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
     }
+
+
+def other_versions(constraints: Path = CONSTRAINTS) -> list[str]:
+    """The packages whose versions are not those of the reference results: "keras 3.15.1", ...
+
+    Args:
+      constraints: a file of lines `package==version; marker`. Without it, as where the project was
+        installed without its checkout, nothing is known, and the answer is [].
+    """
+    if not constraints.exists():
+        return []
+    lines = (line.partition(";")[0].strip() for line in constraints.read_text().splitlines())
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    return [f"{p} {pinned[p]}" for p in PACKAGES if p in pinned and version(p) != pinned[p]]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""What a trained model is worth: parts of the ELBO, likelihood, and if a wanted digit comes out.
+"""Evaluates a trained model: ELBO terms, log-likelihood, how often the requested digit is drawn.
 
-All figures are of the test set, per image and in nats. What `reconstruction` is a likelihood of
-differs from document to document; `LIKELIHOODS` says it, and figures compare only where it is the
+All metrics are of the test set, per image and in nats. What `reconstruction` is a likelihood of
+differs from document to document; `LIKELIHOODS` says it, and metrics compare only where it is the
 same.
 """
 
@@ -12,19 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import classifier, plotting
-from common.datasets import Dataset
+from common import classifier
 from common.lazy import tf
-from common.training import Experiment, in_batches
+from common.pictures import grid_codes, normal_quantiles
+from common.training import Experiment, Posterior, in_batches
 
-Array = np.ndarray
-Draw = Callable[[Any, int, Array], Array]  # (model, digit, standard normal codes) -> pictures
+Draw = Callable[[Any, int, np.ndarray], np.ndarray]  # (model, digit, normal codes) -> pictures
 
 SAMPLES = 500  # of z for each image's log-likelihood
 IMAGES = 100  # whose log-likelihood the end of a run estimates; the whole test set takes minutes
 ACTIVE = 0.01  # a latent unit is active if its z_mean varies more than this over the images
 DRAWN = 1_000  # pictures of each digit, from the prior
-FACTOR_BATCHES = 16  # that the factors of the objective are found from
+FACTOR_BATCHES = 16  # batches from which the objective's factors are estimated
 LIKELIHOODS = {
     "binarised": "Bernoulli of binarised pixels",
     "grey": "grey levels taken as probabilities: not normalised, so no likelihood of grey pixels,"
@@ -34,42 +33,42 @@ LIKELIHOODS = {
 
 
 class PerImage(NamedTuple):
-    """Figures of a batch, one for each image."""
+    """Metrics of a batch, one for each image."""
 
     reconstruction: tf.Tensor  # [batch], with the z that eps makes
     kl: tf.Tensor  # [batch], in closed form
     log_weight: tf.Tensor  # [batch]: log p(x|z) + log p(z) - log q(z|x)
 
 
-def per_image(run: Experiment, images: Any, labels: Any, eps: Any) -> PerImage:
+def per_image(experiment: Experiment, images: Any, labels: Any, eps: Any) -> PerImage:
     """The terms of the ELBO; the expectation of `log_weight` over eps is the ELBO itself.
 
     Args:
-      run: the experiment, trained.
+      experiment: with a trained model.
       images: uint8 [batch, 28, 28].
       labels: uint8 [batch].
       eps: standard normal noise [batch, latent].
     """
-    q = run.posterior(images, labels)
+    q = experiment.posterior(images, labels)
     log_det = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(q.scale_tril)), axis=1)
     offset = q.z_mean - q.prior_mean
     trace = tf.reduce_sum(tf.square(q.scale_tril), axis=[1, 2])
-    kl = 0.5 * (trace + tf.reduce_sum(tf.square(offset), axis=1) - run.latent_dim) - log_det
+    kl = 0.5 * (trace + tf.reduce_sum(tf.square(offset), axis=1) - experiment.latent_dim) - log_det
     z = offset + tf.linalg.matvec(q.scale_tril, eps)  # seen from the prior's mean
     log_q_over_p = 0.5 * tf.reduce_sum(tf.square(z) - tf.square(eps), axis=1) - log_det
-    reconstruction = run.loss(images, labels, eps).reconstruction
+    reconstruction = experiment.loss(images, labels, eps).reconstruction
     return PerImage(reconstruction, kl, -reconstruction - log_q_over_p)
 
 
 def evaluate(
-    run: Experiment,
-    data: Dataset,
+    experiment: Experiment,
+    z_mean: np.ndarray,
     likelihood: str,
     images: int = IMAGES,
     samples: int = SAMPLES,
     track: Callable[[Any], Any] = iter,
 ) -> dict[str, Any]:
-    """The figures of a trained model on the test set.
+    """Computes the metrics of a trained model on the test set.
 
     The log-likelihood is the ELBO of all images plus the gap between the two, which importance
     sampling (Burda et al. 2016, arXiv:1509.00519) finds on the first `images`. With a finite number
@@ -77,8 +76,8 @@ def evaluate(
     of the noise in the ELBO; it says nothing of other test sets.
 
     Args:
-      run: the experiment, trained.
-      data: whose test set to take.
+      experiment: with a trained model.
+      z_mean: posterior means of the test images, [n, latent], see `encode_test_set`.
       likelihood: a key of `LIKELIHOODS`.
       images: how many to sample for the log-likelihood.
       samples: of z for each of them.
@@ -91,11 +90,12 @@ def evaluate(
       `effective_samples`, the median of (sum w)^2 / sum w^2; and what they were made from.
     """
     step = tf.function(
-        lambda *batch: per_image(run, *batch), reduce_retracing=True,
-        jit_compile=run.compile_with_xla,
+        lambda *batch: per_image(experiment, *batch), reduce_retracing=True,
+        jit_compile=experiment.compile_with_xla,
     )  # fmt: skip
+    data = experiment.data
     n = len(data.test_images)
-    eps = run.chance.codes("elbo", (n, run.latent_dim)).astype(run.dtype)
+    eps = experiment.chance.codes("elbo", (n, experiment.latent_dim)).astype(experiment.dtype)
     whole = [
         step(data.test_images[i : i + 1000], data.test_labels[i : i + 1000], eps[i : i + 1000])
         for i in range(0, n, 1000)
@@ -106,15 +106,14 @@ def evaluate(
     elbo = log_normaliser(likelihood) - float(np.mean(reconstruction + kl))
     gap, spread, effective = [], [], []
     for i in track(range(min(images, n))):
-        log_weights = _log_weights(step, run, data, i, samples)
+        log_weights = _log_weights(step, experiment, i, samples)
         largest = log_weights.max()
         weights = np.exp(log_weights - largest)
         gap.append(largest + np.log(weights.mean()) - log_weights.mean())
         spread.append(log_weights.var())
         effective.append(weights.sum() ** 2 / (weights**2).sum())
-    of_reconstruction, of_kl = objective_factors(run, data)
+    reconstruction_factor, kl_factor = objective_factors(experiment)
     se = np.sqrt(np.var(gap, ddof=1) / len(gap) + np.mean(spread) / n)
-    z_mean = z_means(run, data.test_images, data.test_labels)
     return {
         "likelihood": LIKELIHOODS[likelihood],
         "reconstruction": float(reconstruction.mean()),
@@ -123,8 +122,8 @@ def evaluate(
         "log_likelihood": elbo + float(np.mean(gap)),
         "log_likelihood_se": float(se),
         "effective_samples": float(np.median(effective)),
-        "objective": float(np.mean(of_reconstruction * reconstruction + of_kl * kl)),
-        "kl_weight": float(f"{of_kl / of_reconstruction:.2g}"),
+        "objective": float(np.mean(reconstruction_factor * reconstruction + kl_factor * kl)),
+        "kl_weight": float(f"{kl_factor / reconstruction_factor:.2g}"),
         "active_units": int((z_mean.var(axis=0) > ACTIVE).sum()),
         "samples": samples,
         "images_sampled": len(gap),
@@ -132,48 +131,67 @@ def evaluate(
 
 
 def log_normaliser(likelihood: str) -> float:
-    """What a log-likelihood has beyond -reconstruction, in nats per image."""
+    """Log-normaliser of the likelihood, in nats per image: 0 where it is left out or is 0."""
     return -392 * float(np.log(2 * np.pi)) if likelihood == "gaussian" else 0.0
 
 
 def _log_weights(
-    step: Callable[..., PerImage], run: Experiment, data: Dataset, image: int, samples: int
-) -> Array:
+    step: Callable[..., PerImage], experiment: Experiment, image: int, samples: int
+) -> np.ndarray:
     """The log-weights of samples of z for one image of the test set, [samples]."""
-    eps = run.chance.codes(f"importance {image}", (samples, run.latent_dim)).astype(run.dtype)
+    eps = experiment.chance.codes(f"importance {image}", (samples, experiment.latent_dim)).astype(
+        experiment.dtype
+    )
+    data = experiment.data
     images = np.repeat(data.test_images[image : image + 1], samples, axis=0)
     labels = np.repeat(data.test_labels[image : image + 1], samples)
     return step(images, labels, eps).log_weight.numpy().astype(np.float64)
 
 
-def objective_factors(run: Experiment, data: Dataset) -> tuple[float, float]:
+def objective_factors(experiment: Experiment) -> tuple[float, float]:
     """The factors of reconstruction and KL in the document's objective, (1, 1) in an ELBO.
 
-    The objective is linear in a batch's mean reconstruction and mean KL; batches of the document's
-    size tell with which factors.
+    The objective is linear in a batch's mean reconstruction and mean KL; the factors are fitted to
+    batches of the document's size.
     """
-    size = run.batches.batch_size
+    data = experiment.data
+    size = experiment.batches.batch_size
     rows, totals = [], []
     for k in range(FACTOR_BATCHES):
         chosen = np.random.default_rng(k).integers(len(data.test_images), size=size)
-        eps = tf.constant(run.chance.codes(f"objective {k}", (size, run.latent_dim)), run.dtype)
-        losses = run.loss(data.test_images[chosen], data.test_labels[chosen], eps)
+        eps = tf.constant(
+            experiment.chance.codes(f"objective {k}", (size, experiment.latent_dim)),
+            experiment.dtype,
+        )
+        losses = experiment.loss(data.test_images[chosen], data.test_labels[chosen], eps)
         rows.append([np.mean(losses.reconstruction), np.mean(losses.kl)])
         totals.append(float(losses.loss))
-    of_reconstruction, of_kl = np.linalg.lstsq(np.array(rows), np.array(totals), rcond=None)[0]
-    return float(of_reconstruction), float(of_kl)
+    reconstruction_factor, kl_factor = np.linalg.lstsq(
+        np.array(rows), np.array(totals), rcond=None
+    )[0]
+    return float(reconstruction_factor), float(kl_factor)
 
 
-def z_means(run: Experiment, images: Array, labels: Array) -> Array:
-    """Posterior means of images, [n, latent]."""
-    return in_batches(lambda *batch: run.posterior(*batch).z_mean, images, labels)
+def encode_test_set(experiment: Experiment) -> Posterior:
+    """The posteriors of all test images, as NumPy arrays [n, ...]."""
+    data = experiment.data
+    parts = [
+        experiment.posterior(data.test_images[i : i + 1000], data.test_labels[i : i + 1000])
+        for i in range(0, len(data.test_images), 1000)
+    ]
+    return Posterior(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-# --- Does a wanted digit come out? ----------------------------------------------------------------
+# --- Is the requested digit drawn? ----------------------------------------------------------------
 
 
-def wanted_digits(run: Experiment, data: Dataset, draw: Draw) -> dict[str, Any]:
-    """Asks a conditional model for each digit, and a classifier what came out.
+def wanted_digits(experiment: Experiment, z_mean: np.ndarray, draw: Draw) -> dict[str, Any]:
+    """Asks a conditional model for each digit, and a classifier what it drew.
+
+    Args:
+      experiment: with a trained model.
+      z_mean: posterior means of the test images, [n, latent].
+      draw: the module's `sample`.
 
     Returns:
       `right`, how many of 1,000 pictures from the prior show the wanted digit, for each digit;
@@ -181,32 +199,36 @@ def wanted_digits(run: Experiment, data: Dataset, draw: Draw) -> dict[str, Any]:
       prior; `nearest_class_mean`, the share of test images whose z_mean lies nearest to their own
       class's mean: the prior's, or where all classes have one prior, that of the training codes.
     """
-    eps = run.chance.codes("wanted", (DRAWN, run.latent_dim))
-    quantiles = plotting.normal_quantiles(15)
-    grid = plotting.grid_codes(quantiles, quantiles).reshape(-1, 2)
-    right = count_right(np.stack([draw(run.model, digit, eps) for digit in range(10)]))
-    grid_right = count_right(np.stack([draw(run.model, digit, grid) for digit in range(10)]))
-    z_mean = z_means(run, data.test_images, data.test_labels)
-    distance = np.linalg.norm(z_mean[:, np.newaxis] - class_centres(run, data), axis=2)
+    eps = experiment.chance.codes("wanted", (DRAWN, experiment.latent_dim))
+    quantiles = normal_quantiles(15)
+    grid = grid_codes(quantiles, quantiles).reshape(-1, 2)
+    right = count_right(np.stack([draw(experiment.model, digit, eps) for digit in range(10)]))
+    grid_right = count_right(np.stack([draw(experiment.model, digit, grid) for digit in range(10)]))
+    distance = np.linalg.norm(z_mean[:, np.newaxis] - class_centres(experiment), axis=2)
     return {
         "right": right.tolist(),
         "grid_right": grid_right.tolist(),
         "share": float(right.sum() / (10 * DRAWN)),
-        "nearest_class_mean": float(np.mean(distance.argmin(axis=1) == data.test_labels)),
+        "nearest_class_mean": float(
+            np.mean(distance.argmin(axis=1) == experiment.data.test_labels)
+        ),
     }
 
 
-def count_right(pictures: Array) -> Array:
+def count_right(pictures: np.ndarray) -> np.ndarray:
     """How many pictures [10, n, 28, 28], values 0 .. 1, show the digit of their row, int [10]."""
     return (classifier.classify(pictures) == np.arange(10)[:, np.newaxis]).sum(axis=1)
 
 
-def class_centres(run: Experiment, data: Dataset) -> Array:
+def class_centres(experiment: Experiment) -> np.ndarray:
     """The classes' prior means, or their mean codes where these are all the same, [10, latent]."""
+    data = experiment.data
     digits = np.arange(10, dtype=np.uint8)
-    prior_means = np.asarray(run.posterior(data.test_images[:10], digits).prior_mean)
+    prior_means = np.asarray(experiment.posterior(data.test_images[:10], digits).prior_mean)
     if np.ptp(prior_means, axis=0).any():
         return prior_means
     labels = data.train_labels[:10_000]
-    z_mean = z_means(run, data.train_images[:10_000], labels)
+    z_mean = in_batches(
+        lambda *batch: experiment.posterior(*batch).z_mean, data.train_images[:10_000], labels
+    )
     return np.stack([z_mean[labels == digit].mean(axis=0) for digit in digits])

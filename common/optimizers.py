@@ -16,6 +16,9 @@ from typing import Any, Protocol
 
 from common.lazy import tf
 
+BETA1, BETA2 = 0.9, 0.999  # of Adam and Nadam, in all documents
+RMSPROP_DECAY = 0.9
+
 
 class Optimizer(Protocol):
     """What the loop needs of an optimiser."""
@@ -23,13 +26,14 @@ class Optimizer(Protocol):
     variables: list[tf.Variable]  # in the document's order
     state: list[tf.Variable]  # everything that a resumed run must get back
     learning_rate: float
+    dtype: tf.DType  # of the variables
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
         """Updates the variables once. A variable whose gradient is None stays as it is."""
         ...
 
 
-class _Slots:
+class _SlotOptimizer:
     """Variables to train and, for each, slots of the same shape."""
 
     def __init__(self, variables: Sequence[Any], learning_rate: float, starts: Sequence[float]):
@@ -47,7 +51,7 @@ class _Slots:
         return tf.cast(tf.constant(number, tf.float32), self.dtype)
 
 
-class TF1Adam(_Slots):
+class TF1Adam(_SlotOptimizer):
     """`tf.train.AdamOptimizer` of TF 1.14: epsilon 1e-8, beta powers as running float32 products.
 
     var -= lr sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon)
@@ -57,14 +61,12 @@ class TF1Adam(_Slots):
         self,
         variables: Sequence[Any],
         learning_rate: float,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[0.0, 0.0])
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.beta1_power = tf.Variable(beta1, dtype=tf.float32)
-        self.beta2_power = tf.Variable(beta2, dtype=tf.float32)
+        self.epsilon = epsilon
+        self.beta1_power = tf.Variable(BETA1, dtype=tf.float32)
+        self.beta2_power = tf.Variable(BETA2, dtype=tf.float32)
         self.state += [self.beta1_power, self.beta2_power]
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
@@ -75,23 +77,21 @@ class TF1Adam(_Slots):
             beta2_power=tf.cast(self.beta2_power, self.dtype),
             epsilon=self._float32(self.epsilon),
         )
-        self.beta1_power.assign(self.beta1_power * self.beta1)
-        self.beta2_power.assign(self.beta2_power * self.beta2)
+        self.beta1_power.assign(self.beta1_power * BETA1)
+        self.beta2_power.assign(self.beta2_power * BETA2)
 
 
-class KerasAdam(_Slots):
+class KerasAdam(_SlotOptimizer):
     """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`."""
 
     def __init__(
         self,
         variables: Sequence[Any],
         learning_rate: float,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[0.0, 0.0])
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.epsilon = epsilon
         self.iterations = tf.Variable(0, dtype=tf.int64)
         self.state += [self.iterations]
 
@@ -100,8 +100,8 @@ class KerasAdam(_Slots):
         _apply_adam(
             self,
             gradients,
-            beta1_power=tf.pow(self._float32(self.beta1), t),
-            beta2_power=tf.pow(self._float32(self.beta2), t),
+            beta1_power=tf.pow(self._float32(BETA1), t),
+            beta2_power=tf.pow(self._float32(BETA2), t),
             epsilon=tf.constant(self.epsilon, self.dtype),
         )
         self.iterations.assign_add(1)
@@ -126,43 +126,42 @@ def _apply_adam(
             beta1_power=beta1_power,
             beta2_power=beta2_power,
             lr=adam._float32(adam.learning_rate),
-            beta1=adam._float32(adam.beta1),
-            beta2=adam._float32(adam.beta2),
+            beta1=adam._float32(BETA1),
+            beta2=adam._float32(BETA2),
             epsilon=epsilon,
             grad=gradient,
         )
 
 
-class TF1RMSProp(_Slots):
+class TF1RMSProp(_SlotOptimizer):
     """`tf.train.RMSPropOptimizer` of TF 1.14: the mean square **starts at ones**, epsilon 1e-10.
 
     ms += (1 - decay) (g^2 - ms);  var -= lr g / sqrt(ms + epsilon)
 
-    Its momentum was zero, so the slot for it is left out; without it there is less to pass over.
+    The originals' momentum was zero, so its slot is omitted, which saves a pass over memory.
     """
 
     def __init__(
         self,
         variables: Sequence[Any],
         learning_rate: float,
-        decay: float = 0.9,
         epsilon: float = 1e-10,
         initial_mean_square: float = 1.0,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[initial_mean_square])
-        self.decay, self.epsilon = decay, epsilon
+        self.epsilon = epsilon
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
         learning_rate, epsilon = self._float32(self.learning_rate), self._float32(self.epsilon)
-        forgotten = 1.0 - self._float32(self.decay)
+        decay = self._float32(RMSPROP_DECAY)
         for variable, (ms,), gradient in zip(self.variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
-            ms.assign_add(forgotten * (tf.square(gradient) - ms))
+            ms.assign_add((1.0 - decay) * (tf.square(gradient) - ms))
             variable.assign_sub(learning_rate * gradient / tf.sqrt(ms + epsilon))
 
 
-class LegacyNadam(_Slots):
+class LegacyNadam(_SlotOptimizer):
     """Keras's Nadam up to TF 1.14: the momentum schedule warms up over thousands of steps.
 
     mu_t = beta1 (1 - 0.5 * 0.96^(schedule_decay t)) with schedule_decay 0.004; today's Nadam has
@@ -173,13 +172,11 @@ class LegacyNadam(_Slots):
         self,
         variables: Sequence[Any],
         learning_rate: float,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
         epsilon: float = 1e-7,
         schedule_decay: float = 0.004,
     ) -> None:
         super().__init__(variables, learning_rate, starts=[0.0, 0.0])
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.epsilon = epsilon
         self.schedule_decay = schedule_decay
         self.iterations = tf.Variable(0, dtype=tf.int64)
         self.mu_product = tf.Variable(tf.ones([], self.dtype))  # mu_1 mu_2 ... mu_t
@@ -187,20 +184,21 @@ class LegacyNadam(_Slots):
 
     def _mu(self, t: tf.Tensor) -> tf.Tensor:
         base = tf.constant(0.96, self.dtype)
-        return self.beta1 * (1.0 - 0.5 * tf.pow(base, t * self.schedule_decay))
+        return BETA1 * (1.0 - 0.5 * tf.pow(base, t * self.schedule_decay))
 
     def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
         t = tf.cast(self.iterations + 1, self.dtype)
         mu, mu_next = self._mu(t), self._mu(t + 1)
         product = self.mu_product * mu
-        of_gradient, of_m = (1.0 - mu) / (1.0 - product), mu_next / (1.0 - product * mu_next)
-        beta2_power = tf.pow(tf.constant(self.beta2, self.dtype), t)
+        gradient_factor = (1.0 - mu) / (1.0 - product)
+        m_factor = mu_next / (1.0 - product * mu_next)
+        beta2_power = tf.pow(tf.constant(BETA2, self.dtype), t)
         for variable, (m, v), gradient in zip(self.variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
-            m.assign(self.beta1 * m + (1.0 - self.beta1) * gradient)
-            v.assign(self.beta2 * v + (1.0 - self.beta2) * tf.square(gradient))
-            m_bar = of_gradient * gradient + of_m * m
+            m.assign(BETA1 * m + (1.0 - BETA1) * gradient)
+            v.assign(BETA2 * v + (1.0 - BETA2) * tf.square(gradient))
+            m_bar = gradient_factor * gradient + m_factor * m
             v_hat = v / (1.0 - beta2_power)
             variable.assign_sub(self.learning_rate * m_bar / (tf.sqrt(v_hat) + self.epsilon))
         self.mu_product.assign(product)

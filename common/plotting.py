@@ -1,39 +1,30 @@
-"""Arrays in, figures out. Nothing here shows, saves or keeps a figure.
+"""Arrays in, figures out. Nothing here shows, saves or keeps a figure; Jupyter shows them.
 
-Matplotlib and SciPy are imported where they are used, so that `--help` need not wait for them.
+Matplotlib is imported where it is used, so that `--help` need not wait for it.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from common.animation import tile
-from common.training import Row
+from common.pictures import tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-Array = np.ndarray
+    from common.training import Row
+
+    Picture: TypeAlias = Figure | bytes  # bytes: of a file
 
 DPI = 110
-
-
-def normal_quantiles(n: int) -> Array:
-    """The axis of the documents' manifolds: standard normal quantiles from 5 % to 95 %, [n]."""
-    from scipy.stats import norm
-
-    return norm.ppf(np.linspace(0.05, 0.95, n))
-
-
-def grid_codes(z0: Array, z1: Array) -> Array:
-    """Codes [len(z1), len(z0), 2] for `manifold`: z = [z0[j], z1[i]] at row i, column j."""
-    return np.stack(np.meshgrid(z0, z1), axis=-1)
+CLASSES = "tab10"  # colour map of the ten classes
 
 
 def to_png(figure: Figure, note: str) -> bytes:
@@ -41,18 +32,19 @@ def to_png(figure: Figure, note: str) -> bytes:
 
     Args:
       figure: what to render.
-      note: one line of provenance below the figure.
+      note: one line of provenance below the figure; "" for none.
     """
-    figure.supxlabel(note, x=0.99, ha="right", fontsize=7, color="0.45")
+    if note:
+        figure.supxlabel(note, x=0.99, ha="right", fontsize=7, color="0.45")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 
 def manifold(
-    images: Array,
-    z0: Array,
-    z1: Array,
+    images: np.ndarray,
+    z0: np.ndarray,
+    z1: np.ndarray,
     title: str,
     cmap: str,
     z1_upwards: bool = False,
@@ -81,19 +73,21 @@ def manifold(
 
 
 def image_grid(
-    images: Array,
+    images: np.ndarray,
     title: str,
     cmap: str,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
-    cell: float = 0.62,
 ) -> Figure:
-    """A sheet of images [rows, columns, height, width] with labels for its rows and columns."""
+    """A sheet of images [rows, columns, height, width] with labels for its rows and columns.
+
+    Values from 0 to 1 take the whole colour map, so that sheets can be compared.
+    """
     rows, columns, height, width = images.shape
     lines = [line for label in row_labels for line in label.split("\n")]
     margin = 0.075 * max(map(len, lines), default=0)
-    figure, axes = _figure(max(columns * cell + margin + 0.5, 3.6), rows * cell + 1.0)
-    axes.imshow(tile(images, gap=2), cmap=cmap)
+    figure, axes = _figure(max(0.62 * columns + margin + 0.5, 3.6), 0.62 * rows + 1.0)
+    axes.imshow(tile(images, gap=2), cmap=cmap, vmin=0, vmax=1)
     axes.set(title=title)
     axes.set_xticks(np.arange(len(column_labels)) * (width + 2) + width / 2, column_labels)
     axes.set_yticks(np.arange(len(row_labels)) * (height + 2) + height / 2, row_labels)
@@ -102,17 +96,17 @@ def image_grid(
     return figure
 
 
-def side_by_side(left: Array, right: Array, titles: tuple[str, str], cmap: str) -> Figure:
+def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str], cmap: str) -> Figure:
     """Two sheets of images [rows, columns, height, width] beside each other."""
     figure = _blank(9, 5)
     for axes, images, title in zip(figure.subplots(1, 2), (left, right), titles, strict=True):
-        axes.imshow(tile(images, gap=2), cmap=cmap)
+        axes.imshow(tile(images, gap=2), cmap=cmap, vmin=0, vmax=1)
         axes.set(title=title, xticks=[], yticks=[])
         _frameless(axes)
     return figure
 
 
-def reconstructions(originals: Array, decoded: Array, title: str, cmap: str) -> Figure:
+def reconstructions(originals: np.ndarray, decoded: np.ndarray, title: str, cmap: str) -> Figure:
     """Originals [n, height, width] with their reconstructions below them, ten to a row."""
     columns = 10
     pairs = []
@@ -123,35 +117,35 @@ def reconstructions(originals: Array, decoded: Array, title: str, cmap: str) -> 
 
 
 def latent_scatter(
-    z: Array,
-    labels: Array,
-    class_names: Sequence[str],
-    title: str,
-    prior_means: Array | None = None,
-    cmap: str = "tab10",
+    z: np.ndarray, labels: np.ndarray, class_names: Sequence[str], prior_means: np.ndarray
 ) -> Figure:
-    """Latent means [n, 2] coloured by class, with a colour bar that names the classes.
+    """Latent means coloured by class, with a colour bar that names the classes, and the priors.
 
     Args:
       z: [n, 2].
       labels: [n], 0 .. 9.
       class_names: a name for each label.
-      title: of the figure.
-      prior_means: [classes, 2]: drawn as numbered discs with the circle of one standard deviation.
-      cmap: a colour map; cut into as many colours as there are classes.
+      prior_means: [n, 2], the mean of the prior for each image. One prior for all is drawn as a
+        circle of one standard deviation; a prior for each class as a numbered disc with its circle.
     """
     figure, axes = _figure(8.4, 7.2)
     classes = len(class_names)
     points = axes.scatter(
         z[:, 0], z[:, 1], c=labels, s=3, alpha=0.6, linewidths=0, rasterized=True,
-        cmap=_discrete(cmap, classes), vmin=-0.5, vmax=classes - 0.5,
+        cmap=_discrete(classes), vmin=-0.5, vmax=classes - 0.5,
     )  # fmt: skip
     bar = figure.colorbar(points, ax=axes, ticks=range(classes), label="class")
     bar.ax.set_yticklabels(class_names)
+    bar.ax.invert_yaxis()  # the first class on top, as one reads
     if bar.solids is not None:
         bar.solids.set_alpha(1)
-    if prior_means is not None:
-        _draw_priors(axes, prior_means, cmap)
+    title = f"Posterior means of the {len(z):,} test images"
+    if np.ptp(prior_means, axis=0).any():
+        _draw_class_priors(axes, labels, prior_means, classes)
+        title += ",\nand the learned priors N(mean, 1) at 1 σ"
+    else:
+        _circle(axes, prior_means[0], "black")
+        title += ",\nand the prior N(0, 1) at 1 σ"
     axes.set(xlabel="z_mean[0]", ylabel="z_mean[1]", title=title)
     axes.set_aspect("equal", adjustable="datalim")
     return figure
@@ -160,9 +154,8 @@ def latent_scatter(
 def curves(
     rows: Sequence[Row],
     x: str,
-    total: str,
-    unit: str,
-    columns: dict[str, str],
+    total: tuple[str, str],
+    columns: Mapping[str, str],
     title: str,
     reconstruction_unit: str = "nats per image",
 ) -> Figure:
@@ -171,14 +164,13 @@ def curves(
     Args:
       rows: the history.
       x: the column along the horizontal axis: "epoch" or "step".
-      total: title of the first panel.
-      unit: of the first panel.
+      total: title and unit of the first panel.
       columns: what the first panel shows: columns of the history with their legends.
       title: of the figure.
       reconstruction_unit: of the second panel.
     """
     panels = [
-        (total, unit, columns),
+        (*total, columns),
         ("Reconstruction", reconstruction_unit, {"reconstruction": "training"}),
         ("KL", "nats per image", {"kl": "training"}),
     ]
@@ -193,28 +185,37 @@ def curves(
         axes.grid(alpha=0.3)
         if len(shown) > 1:
             axes.legend()
+    figure.axes[2].set_ylim(bottom=0)  # so that a KL that hardly moves looks so
     return figure
 
 
-def total_axis(objective: str, total: str, unit: str) -> tuple[str, str]:
-    """`total` and `unit` of `curves`: the document's, or those of the ELBO in its place."""
-    return ("ELBO, negated", "nats per image") if objective == "elbo" else (total, unit)
+def total_axis(config: Any, total: tuple[str, str]) -> tuple[str, str]:
+    """Title and unit of the first panel of `curves`: `total`, or the ELBO's if that is trained."""
+    trains_elbo = getattr(config, "objective", "document") == "elbo"
+    return ("ELBO, negated", "nats per image") if trains_elbo else total
 
 
-def _draw_priors(axes: Axes, means: Array, cmap: str) -> None:
-    from matplotlib.patches import Circle
-
-    colours = _discrete(cmap, len(means))
-    for digit, mean in enumerate(means):
-        axes.add_patch(Circle(tuple(mean), 1.0, fill=False, ec=colours(digit), lw=1.6))
+def _draw_class_priors(
+    axes: Axes, labels: np.ndarray, prior_means: np.ndarray, classes: int
+) -> None:
+    colours = _discrete(classes)
+    for digit in range(classes):
+        mean = prior_means[np.argmax(labels == digit)]
+        _circle(axes, mean, colours(digit))
         axes.plot(*mean, "o", ms=13, mfc=colours(digit), mec="black", mew=0.8)
         axes.annotate(str(digit), mean, ha="center", va="center", color="white", weight="bold")
 
 
-def _discrete(cmap: str, classes: int) -> Colormap:
+def _circle(axes: Axes, centre: np.ndarray, colour: Any) -> None:
+    from matplotlib.patches import Circle
+
+    axes.add_patch(Circle(tuple(centre), 1.0, fill=False, ec=colour, lw=1.6))
+
+
+def _discrete(classes: int) -> Colormap:
     from matplotlib import colormaps
 
-    return colormaps[cmap].resampled(classes)
+    return colormaps[CLASSES].resampled(classes)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -223,9 +224,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _blank(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # without pyplot: nothing global, nothing to close
+    return _shown_by_jupyter()(figsize=(width, height), layout="constrained")
 
-    return Figure(figsize=(width, height), layout="constrained")
+
+@cache
+def _shown_by_jupyter() -> type[Figure]:
+    """The class of figures here: without pyplot nothing is global, and nothing has to be closed."""
+    from matplotlib.figure import Figure
+
+    class ShownByJupyter(Figure):
+        def _repr_png_(self) -> bytes:
+            return to_png(self, "")
+
+    return ShownByJupyter
 
 
 def _frameless(axes: Axes) -> None:
@@ -233,5 +244,5 @@ def _frameless(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def _numbers(values: Array) -> list[str]:
+def _numbers(values: np.ndarray) -> list[str]:
     return [f"{v:.2f}".replace("-", "\N{MINUS SIGN}") for v in values]

@@ -1,7 +1,7 @@
 """A run's folder: settings, history, checkpoints, pictures. Numbered, locked, every file whole.
 
 artifacts/runs/<module>/0001/
-    run.json        settings, seed, versions, device, final figures; "finished": false until the end
+    run.json        settings, seed, versions, device, final metrics; "finished": false until the end
     history.csv     a row for each epoch (or each hundred steps)
     steps.npz       loss, reconstruction and KL of every single step
     weights.npz     the trained variables, in the document's order
@@ -11,6 +11,7 @@ artifacts/runs/<module>/0001/
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import hashlib
@@ -19,8 +20,9 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,76 +34,100 @@ from common.errors import BadInput
 from common.files import write_atomically
 from common.training import Progress, Row
 
-Array = np.ndarray
-
-ROOT = Path("artifacts") / "runs"
+RUNS = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
 # What reading a damaged npz may raise.
 DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-ENTRIES = {"module", "config", "seed", "dtype", "quick"}  # in every run.json
+# Files of `common` that no number of a run passes through.
+NO_NUMBERS = {
+    "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
+}  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class Record:
+    """What run.json says of a run."""
+
+    module: str
+    config: dict[str, Any]
+    seed: int
+    dtype: str
+    quick: bool
+    document: str = ""
+    dataset: str = ""
+    started: str = field(default_factory=_now)
+    source_sha256: str = ""  # see `source_digest`
+    environment: dict[str, Any] = field(default_factory=dict)  # see `devices.describe`
+    earlier_sessions: list[dict[str, Any]] = field(default_factory=list)  # with another of the two
+    finished: bool = False
+    results: dict[str, Any] = field(default_factory=dict)  # what the document computes at its end
+    evaluation: dict[str, Any] = field(default_factory=dict)  # see `evaluation.evaluate`
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Reads a record; entries that it does not know are left out.
+
+        Raises:
+          ValueError: the text is not a record.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        try:
+            record = cls(**known)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        if not isinstance(record.config, dict):
+            raise ValueError("config is not an object")
+        return record
+
+    def to_json(self) -> str:
+        """The text of run.json."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_record(folder: Path) -> Record | None:
+    """What run.json says; None where it is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return Record.from_json((folder / "run.json").read_text())
+    return None
 
 
 class Run:
-    """A folder that this process holds for as long as the run lasts."""
+    """A run's folder and record, while this process holds it."""
 
-    def __init__(self, folder: Path, lock: FileLock, record: dict[str, Any]) -> None:
-        self.folder, self.record, self._lock = folder, record, lock
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
         self.checkpoints = CheckpointFolder(folder / "checkpoints", self.write_history)
 
-    @classmethod
-    def create(cls, module: str, record: dict[str, Any], output: Path | None) -> Run:
-        """Makes a folder for a new run: `output`, or the next number below
-        `artifacts/runs/<module>`.
+    def begin_session(self, source_sha256: str, environment: dict[str, Any]) -> list[str]:
+        """Records with what the run is made from now on.
 
-        Raises:
-          BadInput: `output` holds files already, or cannot be written.
+        Returns:
+          The entries that a resumed run had otherwise: its last bits may differ from those of a run
+          in one piece.
         """
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        try:
-            folder = _new_folder(output) if output else _next_number(ROOT / module)
-            run = cls(folder, _lock(folder), {})
-            try:
-                if output and (folder / "run.json").exists():
-                    raise BadInput(f"{output} holds a run already: name another folder")
-                run.update(module=module, **record, finished=False, started=started)
-            except BaseException:
-                run.release()
-                raise
-        except OSError as error:
-            where = output or ROOT / module
-            raise BadInput(f"cannot write to {where}: {error.strerror or error}") from error
-        if not output:
-            _point_latest(folder)
-        return run
+        now = {"source_sha256": source_sha256, **environment}
+        record = self.record
+        before = {"source_sha256": record.source_sha256, **record.environment}
+        changed = [name for name in now if name in before and now[name] != before[name]]
+        if not record.environment:
+            changed = []  # the first session
+        if changed:
+            record.earlier_sessions.append(before)
+        record.source_sha256, record.environment = source_sha256, environment
+        self.save()
+        return changed
 
-    @classmethod
-    def reopen(cls, module: str, output: Path | None) -> Run:
-        """Takes up an unfinished run: the one in `output`, or the latest below `artifacts/runs`.
-
-        Raises:
-          BadInput: there is none, it is finished, it is another module's, or somebody is at it.
-        """
-        if output is None:
-            folders = sorted((ROOT / module).glob("[0-9]*"), reverse=True)
-            unfinished = (f for f in folders if (r := read_record(f)) and not r.get("finished"))
-            output = next(unfinished, None)
-            if output is None:
-                raise BadInput(
-                    f"no unfinished run below {ROOT / module}: start one without --resume"
-                )
-        record = read_record(output)
-        if record is None:
-            raise BadInput(f"{output} holds no run: its run.json is missing or damaged")
-        if record["module"] != module:
-            raise BadInput(f"{output} holds a run of {record['module']}, not of {module}")
-        if record.get("finished"):
-            raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
-        return cls(output, _lock(output), record)
-
-    def update(self, **entries: Any) -> None:
-        """Sets entries of run.json."""
-        self.record.update(entries)
-        self.write("run.json", json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+    def save(self) -> None:
+        """Writes run.json."""
+        self.write("run.json", self.record.to_json())
 
     def write(self, name: str, content: bytes | str) -> None:
         """Writes a file of the run, whole or not at all."""
@@ -113,31 +139,72 @@ class Run:
         """Writes history.csv, one line a row."""
         self.write("history.csv", to_csv(rows))
 
-    def write_arrays(self, name: str, arrays: dict[str, Array]) -> None:
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes a compressed npz file."""
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         self.write(name, content.getvalue())
 
-    def finish(self, **entries: Any) -> None:
-        """Marks the run as finished and lets go of the folder."""
-        self.update(**entries, finished=True)
-        self.release()
 
-    def release(self) -> None:
-        self._lock.release()
+@contextmanager
+def new_run(record: Record, output: Path | None) -> Iterator[Run]:
+    """Makes and holds a folder for a new run: `output`, or the next number below artifacts/runs.
+
+    Raises:
+      BadInput: `output` holds files already, or cannot be written.
+    """
+    where = output or RUNS / record.module
+    with _written_to(where):
+        folder = _new_folder(output) if output else _next_number(where)
+    with _held(folder):
+        if (folder / "run.json").exists():
+            raise BadInput(f"{folder} holds a run already: name another folder")
+        run = Run(folder, record)
+        with _written_to(where):
+            run.save()
+        if not output:
+            _point_latest(folder)
+        yield run
 
 
-def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array]]:
+@contextmanager
+def unfinished_run(module: str, output: Path | None) -> Iterator[Run]:
+    """Takes up and holds an unfinished run: the one in `output`, or the latest of the module.
+
+    Raises:
+      BadInput: there is none, it is finished or another module's, or a process is at work in it.
+    """
+    if output is None:
+        folders = sorted((RUNS / module).glob("[0-9]*"), reverse=True)
+        unfinished = (f for f in folders if (r := read_record(f)) and not r.finished)
+        output = next(unfinished, None)
+        if output is None:
+            raise BadInput(f"no unfinished run below {RUNS / module}: start one without --resume")
+    record = read_record(output)
+    if record is None:
+        raise BadInput(f"{output} holds no run: its run.json is missing or damaged")
+    if record.module != module:
+        raise BadInput(f"{output} holds a run of {record.module}, not of {module}")
+    if record.finished:
+        raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
+    with _held(output):
+        yield Run(output, record)
+
+
+def read_finished(module: str, folder: Path) -> tuple[Record, list[np.ndarray]]:
     """The record and the trained variables of a finished run.
 
     Raises:
       BadInput: there is no finished run of this module in the folder.
     """
     record = read_record(folder)
-    if record is None or not record.get("finished") or record.get("module") != module:
+    if record is None or not record.finished or record.module != module:
         raise BadInput(f"{folder} holds no finished run of {module}")
     path = folder / "weights.npz"
+    if not path.exists():
+        raise BadInput(
+            f"{folder} was kept without its weights: train the module again to have them"
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return record, [archive[name] for name in sorted(archive.files)]
@@ -145,21 +212,41 @@ def read_finished(module: str, folder: Path) -> tuple[dict[str, Any], list[Array
         raise BadInput(f"{path} cannot be read ({error})") from error
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """What run.json says; None where it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / "run.json").read_text())
-        if isinstance(record, dict) and isinstance(record.get("config"), dict):
-            return record if record.keys() >= ENTRIES else None
-    return None
-
-
 def source_digest(module: Path) -> str:
-    """SHA-256 of a reproduction's source and of `common`: what a run's results vouch for."""
+    """SHA-256 of what can move a number of a reproduction's runs.
+
+    That is the code of the module and of those files of `common` that a number passes through,
+    without comments and docstrings, and the classifier's weights.
+
+    Args:
+      module: the reproduction's file.
+    """
+    common = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [module, *sorted(Path(__file__).parent.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in [module, *sorted(common.rglob("*.py"))]:
+        if path == module or path.stem not in NO_NUMBERS:
+            digest.update(f"{path.name}\0{_code(path.read_text(encoding='utf-8'))}\0".encode())
+    digest.update((common / "classifier.npz").read_bytes())
     return digest.hexdigest()
+
+
+def _code(source: str) -> str:
+    """The syntax tree as text, the same in every version of Python, without docstrings."""
+
+    def text(node: Any) -> str:
+        if isinstance(node, list):
+            return f"[{','.join(text(item) for item in node if not _is_docstring(item))}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        # Newer versions have more fields; they are empty wherever an older one can read the code.
+        fields = [(k, v) for k, v in ast.iter_fields(node) if v is not None and v != []]
+        return f"{type(node).__name__}({','.join(f'{k}={text(v)}' for k, v in fields)})"
+
+    return text(ast.parse(source))
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -184,7 +271,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path, write_history: Callable[[list[Row]], None]) -> None:
         self._folder, self._write_history = folder, write_history
 
-    def save(self, progress: Progress, state: dict[str, Array]) -> None:
+    def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:
         """Writes a checkpoint, then removes all but the latest two."""
         self._folder.mkdir(exist_ok=True)
         entries = asdict(progress)
@@ -199,7 +286,7 @@ class CheckpointFolder:
         for old in self._files()[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
 
-    def latest(self) -> tuple[Progress, dict[str, Array]] | None:
+    def latest(self) -> tuple[Progress, dict[str, np.ndarray]] | None:
         """The newest checkpoint that is whole, or None."""
         for path in self._files():
             data = path.read_bytes()
@@ -237,13 +324,28 @@ def _next_number(root: Path) -> Path:
             return folder
 
 
-def _lock(folder: Path) -> FileLock:
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BadInput(f"another process is at work in {folder}: wait for it") from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _written_to(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise BadInput(f"{where} is a file, not a folder: name another") from error
+    except OSError as error:
+        raise BadInput(f"cannot write to {where}: {error.strerror or error}") from error
 
 
 def _point_latest(folder: Path) -> None:

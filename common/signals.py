@@ -1,4 +1,4 @@
-"""Signals handled in another way for a while."""
+"""Handles signals in another way for a while."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from types import FrameType
 
 
 @contextmanager
-def handled(by: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
-    """Hands signals to `by`, and afterwards to who had them before.
+def signals_handled_by(
+    handler: Callable[[int, FrameType | None], object], *numbers: int
+) -> Iterator[None]:
+    """Handles signals with `handler`; restores the previous handlers on exit.
 
     Signals belong to the main thread; in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, by) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

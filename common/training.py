@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from common.chance import Batches, Chance
+from common.datasets import Dataset
 from common.errors import Interrupted, TrainingFailed
 from common.lazy import tf
 from common.optimizers import Optimizer
-from common.signals import handled
+from common.signals import signals_handled_by
 
-Array = np.ndarray
 Row = dict[str, float]
 
 CHECKPOINT_SECONDS = 20.0  # at most this much work, and one block of steps, is lost to a kill
@@ -54,28 +54,55 @@ LossFunction = Callable[[Any, Any, Any], Losses]  # (images uint8, labels uint8,
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything the loop needs to know of a module."""
+    """A model with its loss, optimiser, data and chance: everything that the loop needs."""
 
+    config: Any  # the module's Config
+    data: Dataset
+    chance: Chance
     model: Any
-    variables: Sequence[Any]  # in the document's order
     optimizer: Optimizer
     loss: LossFunction
     posterior: Callable[[Any, Any], Posterior]  # of (images uint8, labels uint8)
-    chance: Chance
     batches: Batches
-    images: Array  # uint8 [n, 28, 28], the training set
-    labels: Array  # uint8 [n]
+    images: np.ndarray  # uint8 [n, 28, 28], the training set
+    labels: np.ndarray  # uint8 [n]
     latent_dim: int
-    dtype: str
     steps: int  # length of the training
-    steps_per_round: int  # steps between two rows of the history
-    round_name: str  # "epoch", or "step" where the document counts steps
-    steps_per_call: int  # steps that one call of the graph makes; a stop waits for its end
-    frame: Callable[[], Array]  # uint8 [height, width]: a picture for the GIF
+    frame: Callable[[], np.ndarray]  # uint8 [height, width]: a picture for the GIF
+    # (z [..., latent], labels [...]) -> pictures [..., 28, 28]
+    pictures_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
     # After each round: further columns of the history, and what the document prints.
-    evaluate: Callable[[int], Row] = lambda round_number: {}
+    validate: Callable[[int], Row] = lambda round_number: {}
     report: Callable[[Progress], str | None] = lambda progress: None
+    steps_per_row: int | None = None  # of the history; None: a row is an epoch
+    block: int | None = None  # steps that one call of the graph makes, see `steps_per_call`
     compile_with_xla: bool = False  # helps the MLPs, hurts transposed convolutions on a CPU
+
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """What is trained and saved, in the document's order."""
+        return self.optimizer.variables
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the whole computation."""
+        return self.optimizer.dtype.name
+
+    @property
+    def round_name(self) -> str:
+        """What a row of the history stands for: an "epoch", or a "step" and those before it."""
+        return "epoch" if self.steps_per_row is None else "step"
+
+    @property
+    def steps_per_round(self) -> int:
+        """Steps between two rows of the history."""
+        return self.steps_per_row or self.batches.steps_per_pass
+
+    @property
+    def steps_per_call(self) -> int:
+        """Steps that one call of the graph makes. Any number gives the same results; a stop waits
+        for the end of the call, so about a second's work is a good choice."""
+        return self.block or self.steps_per_round
 
 
 class Trainer:
@@ -119,14 +146,14 @@ class Trainer:
             results = results.write(i, result)
         return results.stack()
 
-    def run(self, start: int, stop: int) -> Array:
+    def run(self, start: int, stop: int) -> np.ndarray:
         """Makes the steps start .. stop-1.
 
         Returns:
           [stop - start, 3]: for each step, from before its update, the loss as the document reduces
           it, and the batch's mean reconstruction and KL in nats per image.
         """
-        results: list[Array] = []
+        results: list[np.ndarray] = []
         for first, indices in self._blocks(start, stop):
             steps, size = indices.shape
             shape = (size, self.experiment.latent_dim)
@@ -135,7 +162,7 @@ class Trainer:
             results.append(self._block(self._images, self._labels, indices, eps).numpy())
         return np.concatenate(results)
 
-    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         """The steps start .. stop-1 as (first step, indices [steps, batch]), sizes not mixed."""
         batches, longest = self.experiment.batches, self.experiment.steps_per_call
         first = start
@@ -146,11 +173,11 @@ class Trainer:
                 first = step
 
     @property
-    def state(self) -> dict[str, Array]:
+    def state(self) -> dict[str, np.ndarray]:
         """The variables and the optimiser's state, by position."""
         return {f"state_{i:03d}": v.numpy() for i, v in enumerate(self._state_variables)}
 
-    def restore(self, state: dict[str, Array]) -> None:
+    def restore(self, state: dict[str, np.ndarray]) -> None:
         """Puts back what `state` returned."""
         for i, variable in enumerate(self._state_variables):
             variable.assign(state[f"state_{i:03d}"])
@@ -160,14 +187,12 @@ class Trainer:
         return [*self.experiment.variables, *self.experiment.optimizer.state]
 
 
-class Evaluator:
-    """Losses of a fixed set of images, computed batch by batch inside one graph."""
+class Validation:
+    """Losses of the test set, computed batch by batch inside one graph."""
 
-    def __init__(
-        self, loss: LossFunction, images: Array, labels: Array, batch_size: int, dtype: str
-    ) -> None:
-        self.size, self.batch_size = len(images), batch_size
-        self._images, self._labels = tf.constant(images), tf.constant(labels)
+    def __init__(self, loss: LossFunction, data: Dataset, batch_size: int, dtype: str) -> None:
+        self.size, self.batch_size = len(data.test_images), batch_size
+        self._images, self._labels = tf.constant(data.test_images), tf.constant(data.test_labels)
 
         @tf.function(reduce_retracing=True)
         def batch_losses(images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> Losses:
@@ -175,8 +200,8 @@ class Evaluator:
 
         self._batch_losses = batch_losses
 
-    def __call__(self, eps: Array) -> Losses:
-        """Evaluates all images with the noise `eps`, float32 [n, latent].
+    def __call__(self, eps: np.ndarray) -> Losses:
+        """Computes the losses of all images with the noise `eps`, float32 [n, latent].
 
         Returns:
           NumPy arrays: the loss of each batch [batches], reconstruction [n] and KL [n].
@@ -196,7 +221,9 @@ class Evaluator:
         )
 
 
-def in_batches(function: Callable[..., Any], *arrays: Array, batch_size: int = 1000) -> Array:
+def in_batches(
+    function: Callable[..., Any], *arrays: np.ndarray, batch_size: int = 1000
+) -> np.ndarray:
     """Applies `function` to `arrays` a batch at a time; the results, concatenated."""
     parts = [
         function(*(array[i : i + batch_size] for array in arrays))
@@ -210,19 +237,21 @@ class Progress:
     """How far a run has come; with `Trainer.state`, all that a checkpoint holds."""
 
     step: int = 0  # steps done
-    seconds: float = 0.0  # spent in `fit`, over all sittings
+    seconds: float = 0.0  # spent in `fit`, over all sessions
     round_seconds: float = 0.0  # spent in the steps of the round that is under way
-    losses: Array = field(default_factory=lambda: np.zeros([0, 3]))  # [step, 3], see Trainer.run
+    losses: np.ndarray = field(
+        default_factory=lambda: np.zeros([0, 3])
+    )  # [step, 3], see Trainer.run
     rows: list[Row] = field(default_factory=list)  # the history, one row a round
-    frames: list[Array] = field(default_factory=list)  # for the GIF, from before training on
+    frames: list[np.ndarray] = field(default_factory=list)  # for the GIF, from before training on
 
 
 class Checkpoints(Protocol):
     """Where `fit` leaves and finds its checkpoints."""
 
-    def save(self, progress: Progress, state: dict[str, Array]) -> None: ...
+    def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None: ...
 
-    def latest(self) -> tuple[Progress, dict[str, Array]] | None: ...
+    def latest(self) -> tuple[Progress, dict[str, np.ndarray]] | None: ...
 
 
 class Listener(Protocol):
@@ -252,7 +281,7 @@ def fit(
 
     saved_at = time.monotonic()
     stop = threading.Event()  # instead of an end in the middle of a step
-    with handled(lambda *_: stop.set(), signal.SIGINT, signal.SIGTERM):
+    with signals_handled_by(lambda *_: stop.set(), signal.SIGINT, signal.SIGTERM):
         while progress.step < experiment.steps:
             began = time.monotonic()
             _advance(trainer, progress)
@@ -310,7 +339,7 @@ def _close_round(experiment: Experiment, progress: Progress) -> None:
             "reconstruction": float(reconstruction),
             "kl": float(kl),
             "last_loss": float(losses[-1, 0]),
-            **experiment.evaluate(rounds + 1),
+            **experiment.validate(rounds + 1),
             "seconds": progress.round_seconds,
         }
     )

@@ -1,29 +1,69 @@
-"""`python -m reproductions` lists the reproductions."""
+"""`python -m reproductions` lists the six reproductions and the commands."""
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Sequence
 
 from common.cli import OneLineParser, run_command
-from reproductions import CATALOGUE
+from common.errors import BadInput
+from reproductions import MODULES, program
+from reproductions.evidence import kept
+from reproductions.evidence.documents import DOCUMENTS
+
+COMMANDS = {
+    "verify": "compares the ports with recordings of the originals",
+    "evaluate": "measures trained models: ELBO, likelihood, wanted digits",
+    "gallery": "shows all results on one page",
+}
+DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("reproductions", _print_list)
+    return run_command("reproductions", lambda: _list(sys.argv[1:] if argv is None else argv))
 
 
-def _print_list() -> None:
-    OneLineParser(
+def _list(argv: Sequence[str]) -> None:
+    parser = OneLineParser(
         prog="python -m reproductions",
         description="Lists the reproductions. To train one: python -m reproductions.<module>",
-    ).parse_args()
-    print("python -m reproductions.<module>   trains and draws what the document shows\n")
-    for entry in CATALOGUE:
-        print(f"  {entry.module:12} {entry.document:7} {entry.dataset:16} {entry.summary}")
-    print(
-        "\npython -m reproductions.verify     compares the ports with recordings of the originals"
+        allow_abbrev=False,
     )
+    _, others = parser.parse_known_args(argv)
+    if others:
+        raise BadInput(_hint(others))
+    print("To train a model and draw its document's pictures:\n")
+    for module in MODULES:
+        port, document = program(module), DOCUMENTS[module]
+        print(
+            f"  python -m reproductions.{module:12} {document.name:7} {DATASETS[port.dataset]:14}"
+            f" {_time(module):>9}  {port.summary}"
+        )
+    print("\nWith --quick: a short run. With --help: the settings.\n")
+    for command, does in COMMANDS.items():
+        print(f"  python -m reproductions.{command:12} {does}")
+
+
+def _time(module: str) -> str:
+    """How long the kept run took, in words; "" where there is none."""
+    seconds = sum(kept.load_record(module).get("seconds", {}).values())
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s" if seconds else ""
+
+
+def _hint(arguments: Sequence[str]) -> str:
+    """What the user probably meant."""
+    name, rest = arguments[0], " ".join(["", *arguments[1:]])
+    if name.startswith("-"):
+        return f"{name} is an option of the modules: python -m reproductions.<module> {name}{rest}"
+    known = [*MODULES, *COMMANDS]
+    near = difflib.get_close_matches(name.replace("-", "_").lower(), known, n=1)
+    if not near:
+        return f"no module or command {name!r}: python -m reproductions lists them"
+    if near[0] == name:
+        return f"{name} is a module of its own: python -m reproductions.{name}{rest}"
+    return f"no module or command {name!r}: is it python -m reproductions.{near[0]}{rest}?"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ Names: theirs -> ours: `μ` -> z_mean; `σ` -> z_log_var (it is the logarithm of
 Kept quirks
   1. `tensorflow.python.keras.optimizers.Nadam` is the legacy class: its momentum warms up over
      thousands of steps (0.96^(0.004 t)). Keras 3's Nadam (0.96^t) is another optimiser.
-  2. The transposed convolutions have 16, then 8 filters: the encoder's doubling leaves `filters` at
-     16, and the decoder halves it after use.
+  2. The decoder has 16, then 8 filters. `filters` is doubled inside the encoder only; outside it is
+     still 16, and the decoder halves it after each use.
   3. `loss_fn` ignores its first two arguments and reads the globals `x_in` and `x_out`; the values
      are the same.
   4. Cross-entropy treats grey levels as probabilities: not a likelihood of the pixels, but an ELBO
@@ -22,11 +22,11 @@ Kept quirks
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. The picture of the decoded grid comes with axes in units of z; reconstructions, curves and the
-     GIF are added.
+  2. The picture of the decoded grid has axes in units of z. A run also draws reconstructions,
+     curves and the GIF.
   3. The document seeds the graph (9102); the seed here is --seed.
 
-Figures: the document prints none. The original, run whole on TF 1.14 (three seeds), ends at a
+The document prints no numbers. The original, run whole on TF 1.14 (three seeds), ends at a
 training loss between 261 and 265 and a validation loss between 263 and 267 nats per image.
 
 #### References
@@ -37,44 +37,41 @@ T. Dozat. Incorporating Nesterov Momentum into Adam. ICLR 2016 workshop.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from common import plotting
-from common.animation import tile, to_uint8
-from common.chance import Chance, Weights, assign_glorot
-from common.cli import Program, setting
+from common.chance import Chance, Initializer, assign_glorot
 from common.datasets import Dataset
-from common.evaluation import z_means
 from common.lazy import keras, tf
 from common.optimizers import LegacyNadam
-from common.training import Evaluator, Experiment, Losses, Posterior, Progress, Row, in_batches
+from common.pictures import decoded, grid_codes, normal_quantiles, tile, to_uint8
+from common.program import Program
+from common.settings import Settings, setting
+from common.training import Experiment, Losses, Posterior, Progress, Row, Validation
 
-Array = np.ndarray
-
+LATENT_DIM = 2  # the document's pictures are of a plane
 CMAP = "Greys_r"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """The document's settings."""
 
     epochs: int = setting(30, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(100, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of Nadam", 1e-12, 1)
+    learning_rate: float = setting(1e-3, "learning rate of Nadam", 1e-12, 1)
     filters: int = setting(16, "half the filters of the first convolution", 2, 512)
     kernel_size: int = setting(3, "pixels along a side of every kernel", 1, 28)
-    latent_dim: int = setting(2, "dimensions of z", 2, 2)
 
 
 # --- Data -----------------------------------------------------------------------------------------
 
 
-def inputs(images: Any, dtype: str) -> tf.Tensor:
+def inputs(images: tf.Tensor, dtype: str) -> tf.Tensor:
     """uint8 [batch, 28, 28] -> x [batch, 28, 28, 1] in 0 .. 1."""
     x = tf.cast(images, tf.float64)[..., tf.newaxis] / 255.0
     x = tf.cast(x, tf.float32)  # a float32 division would become a product with 1/255 in the graph
@@ -87,17 +84,22 @@ def inputs(images: Any, dtype: str) -> tf.Tensor:
 class Model(NamedTuple):
     """The document's two networks."""
 
-    encoder: Any  # x [batch, 28, 28, 1] -> (z_mean, z_log_var), [batch, 2] each
-    decoder: Any  # z [batch, 2] -> logits [batch, 28, 28, 1]
+    encoder: keras.Model  # x [batch, 28, 28, 1] -> (z_mean, z_log_var), [batch, 2] each
+    decoder: keras.Model  # z [batch, 2] -> logits [batch, 28, 28, 1]
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All 18 variables in the document's order."""
         return [v.value for network in self for v in network.trainable_variables]
 
+    @property
+    def dtype(self) -> str:
+        """Their precision."""
+        return self.decoder.layers[0].dtype
 
-def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
-    """Builds the networks and gives them Keras's default start."""
+
+def build(config: Config, initializer: Initializer, dtype: str = "float32") -> Model:
+    """Builds the networks with Keras's default initial weights."""
     layers = keras.layers
     dense = partial(layers.Dense, dtype=dtype)
     conv = partial(layers.Conv2D, strides=2, padding="same", activation="relu", dtype=dtype)
@@ -109,30 +111,38 @@ def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
     h = conv(4 * filters, kernel)(h)  # [batch, 7, 7, 64]
     h = layers.Flatten(dtype=dtype)(h)
     h = dense(32, activation="relu")(h)
-    encoder = keras.Model(x, [dense(config.latent_dim)(h), dense(config.latent_dim)(h)])
+    encoder = keras.Model(x, [dense(LATENT_DIM)(h), dense(LATENT_DIM)(h)])
 
-    z = keras.Input([config.latent_dim], dtype=dtype)
+    z = keras.Input([LATENT_DIM], dtype=dtype)
     h = dense(7 * 7 * 32, activation="relu")(z)
     h = layers.Reshape([7, 7, 32], dtype=dtype)(h)
     h = conv_transpose(filters, kernel, strides=2, activation="relu")(h)  # [batch, 14, 14, 16]
     h = conv_transpose(filters // 2, kernel, strides=2, activation="relu")(h)  # [batch, 28, 28, 8]
     decoder = keras.Model(z, conv_transpose(1, kernel)(h))
     model = Model(encoder, decoder)
-    assign_glorot(model.variables, weights)
+    assign_glorot(model.variables, initializer)
     return model
 
 
-def decode(model: Model, z: Array) -> Array:
+def decode(model: Model, z: tf.Tensor) -> tf.Tensor:
+    """z [batch, 2] -> logits [batch, 28, 28, 1]."""
+    return model.decoder(z)
+
+
+def posterior(model: Model, images: tf.Tensor, labels: tf.Tensor) -> Posterior:
+    """q(z|x) of images, for the scatter and the metrics."""
+    return Posterior.diagonal(*model.encoder(inputs(images, model.dtype)))
+
+
+def pictures_of(model: Model, z: np.ndarray) -> np.ndarray:
     """Decodes z [..., 2] into pictures [..., 28, 28], values 0 .. 1."""
-    flat = z.reshape(-1, z.shape[-1]).astype(model.decoder.dtype)
-    images = in_batches(lambda part: tf.sigmoid(model.decoder(part)), flat)
-    return images.reshape(*z.shape[:-1], 28, 28)
+    return decoded(lambda part: tf.sigmoid(decode(model, part)), z, model.dtype)
 
 
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+def loss(model: Model, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> Losses:
     """The document's loss of a batch, in nats per image.
 
     Args:
@@ -141,10 +151,10 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
       labels: not used.
       eps: standard normal noise [batch, 2].
     """
-    x = inputs(images, eps.dtype)
+    x = inputs(images, model.dtype)
     z_mean, z_log_var = model.encoder(x)
     z = z_mean + tf.exp(z_log_var / 2) * eps
-    logits = model.decoder(z)
+    logits = decode(model, z)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=x, logits=logits)
     reconstruction = tf.reduce_sum(cross_entropy, axis=[1, 2, 3])
     kl = -0.5 * tf.reduce_sum(1 + z_log_var - tf.square(z_mean) - tf.exp(z_log_var), axis=-1)
@@ -156,71 +166,50 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, chance.weights(), dtype)
-    batch_loss = partial(loss, model)
+    model = build(config, chance.initializer(), dtype)
     batches = chance.batches(len(data.train_images), config.batch_size, tail="keep")
-    validation = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
+    validation = Validation(partial(loss, model), data, config.batch_size, dtype)
 
-    def evaluate(epoch: int) -> Row:
-        test = validation(
-            chance.evaluation_noise(epoch, (len(data.test_images), config.latent_dim))
-        )
+    def validate(epoch: int) -> Row:
+        noise = chance.validation_noise(epoch, (len(data.test_images), LATENT_DIM))
+        test = validation(noise)
         return {"val_loss": float((test.reconstruction + test.kl).mean())}
 
     return Experiment(
-        model=model,
-        variables=model.variables,
-        optimizer=LegacyNadam(model.variables, config.learning_rate),
-        loss=batch_loss,
-        posterior=lambda images, _: Posterior.diagonal(*model.encoder(inputs(images, dtype))),
+        config=config,
+        data=data,
         chance=chance,
+        model=model,
+        optimizer=LegacyNadam(model.variables, config.learning_rate),
+        loss=partial(loss, model),
+        posterior=partial(posterior, model),
         batches=batches,
         images=data.train_images,
         labels=data.train_labels,
-        latent_dim=config.latent_dim,
-        dtype=dtype,
+        latent_dim=LATENT_DIM,
         steps=config.epochs * batches.steps_per_pass,
-        steps_per_round=batches.steps_per_pass,
-        round_name="epoch",
-        steps_per_call=100,
-        evaluate=evaluate,
-        frame=frame_maker(model),
+        frame=partial(frame, model),
+        pictures_of=lambda z, labels: pictures_of(model, z),
+        validate=validate,
+        block=100,
     )
 
 
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-def frame_maker(model: Model) -> Callable[[], Array]:
+def frame(model: Model) -> np.ndarray:
     """For the GIF: the manifold of the moment, 10 x 10."""
-    quantiles = plotting.normal_quantiles(10)
-    z = plotting.grid_codes(quantiles, quantiles)
-    return lambda: tile(to_uint8(decode(model, z)))
+    quantiles = normal_quantiles(10)
+    return tile(to_uint8(pictures_of(model, grid_codes(quantiles, quantiles))))
 
 
-def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) -> dict[str, Any]:
-    """The document's scatter and manifold, and what else its reader wants to see."""
-    model = run.model
-    quantiles = plotting.normal_quantiles(15)
-    manifold = decode(model, plotting.grid_codes(quantiles, quantiles))
-    z_mean = z_means(run, data.test_images, data.test_labels)
-    shown = data.test_images[:30]
-    return {
-        "latent.png": plotting.latent_scatter(
-            z_mean, data.test_labels, data.class_names, "Posterior means of the 10,000 test images"
-        ),
-        "manifold.png": plotting.manifold(
-            manifold, quantiles, quantiles, "Manifold: decoded quantiles of the prior", CMAP
-        ),
-        "reconstructions.png": plotting.reconstructions(
-            shown / 255, decode(model, z_mean[:30]),
-            "Test images and their reconstructions from z_mean", CMAP,
-        ),
-        "curves.png": plotting.curves(
-            progress.rows, "epoch", "Loss", "nats per image",
-            {"loss": "training", "val_loss": "validation"}, "conv_vae: training on Fashion-MNIST",
-        ),
-    }  # fmt: skip
+def pictures(experiment: Experiment, progress: Progress) -> dict[str, plotting.Picture]:
+    """The document's manifold; its scatter of the test set is drawn by every run."""
+    quantiles = normal_quantiles(15)
+    manifold = pictures_of(experiment.model, grid_codes(quantiles, quantiles))
+    title = "Manifold: decoded quantiles of the prior"
+    return {"manifold.png": plotting.manifold(manifold, quantiles, quantiles, title, CMAP)}
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -230,12 +219,14 @@ PROGRAM = Program(
     document="001",
     dataset="fashion_mnist",
     likelihood="grey",
-    summary="Convolutional VAE of Fashion-MNIST with the legacy Nadam, by Keras",
+    summary="convolutional VAE, cross-entropy, Nadam",
+    cmap=CMAP,
     config=Config,
     build=build,
-    quick={"epochs": 5},
     experiment=experiment,
-    figures=figures,
+    pictures=pictures,
+    quick={"epochs": 5},
+    columns={"loss": "training", "val_loss": "validation"},
 )
 main = PROGRAM.main
 

@@ -1,10 +1,10 @@
-"""`python -m reproductions.evaluate RUN ...`: what trained models are worth, in nats per image.
+"""`python -m reproductions.evaluate RUN ...`: the metrics of trained models, in nats per image.
 
     python -m reproductions.evaluate artifacts/runs/tfp_cvae/latest
 
-RUN is the folder of a finished run. For the conditional models a second table says how often a
-wanted digit comes out; beside runs of `tfp_cvae` stands the original program, by the pictures that
-it drew.
+RUN is the folder of a finished run. For the conditional models a second table says how often the
+requested digit was drawn; with runs of `tfp_cvae` it has a row for the original, from the pictures
+that the original drew.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
-from common.runs import read_record
-from reproductions import CATALOGUE, GOLDEN, program
+from common.pictures import grid_codes, normal_quantiles
+from common.runs import Record, read_record
+from reproductions import GOLDEN, MODULES, program
 
 if TYPE_CHECKING:
-    from common.cli import Program
-    from common.datasets import Dataset
     from common.evaluation import Draw
+    from common.program import Program
     from common.training import Experiment
 
 ORIGINAL_GRIDS = GOLDEN / "004" / "class-grids.npz"
@@ -47,7 +47,7 @@ def _evaluate(argv: Sequence[str]) -> None:
 
     parser = OneLineParser(
         prog="python -m reproductions.evaluate",
-        description="What trained models are worth on the test set: the parts of the ELBO, the"
+        description="Prints metrics of trained models on the test set: the terms of the ELBO, the"
         " log-likelihood by importance sampling (nats per image), and how often a conditional model"
         " draws the digit that it is asked for.",
         allow_abbrev=False,
@@ -57,51 +57,57 @@ def _evaluate(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--images", type=int, default=10_000, metavar="N",
-        help="that the log-likelihood is sampled on (default: the whole test set, 10000; minutes"
+        help="number of test images whose log-likelihood is sampled (default: all 10000; minutes"
         " for the MLPs, half an hour for tfp_cvae)",
     )  # fmt: skip
     parser.add_argument(
-        "--samples", type=int, default=500, metavar="N", help="for each of them (default: 500)"
+        "--samples",
+        type=int,
+        default=500,
+        metavar="N",
+        help="samples of z for each of them (default: 500)",
     )
     parser.add_argument(
         "--picture", type=Path, metavar="FILE",
         help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    if options.images < 2 or options.samples < 2:
-        parser.error("--images and --samples must be at least 2")
+    if not 2 <= options.images <= 10_000:
+        parser.error("--images must be from 2 to 10000, the size of the test set")
+    if options.samples < 2:
+        parser.error("--samples must be at least 2")
     records = [_record(folder) for folder in options.runs]  # before any work
     sizes = {"images": options.images, "samples": options.samples}
     names = [_name(r) for r in records]
-    ports = [program(r["module"]) for r in records]
+    ports = [program(r.module) for r in records]
     if options.picture and not any(port.draw for port in ports):
         parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
     if options.picture and (options.picture.is_dir() or not options.picture.parent.is_dir()):
         parser.error(f"--picture: {options.picture} is a folder, or is in none")
     data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
-    runs = [
-        (port.reopen(folder, data[port.dataset]), data[port.dataset], port)
+    experiments = [
+        port.reopen(folder, data[port.dataset])
         for folder, port in zip(options.runs, ports, strict=True)
     ]
-    figures = [_figures(run, data, port, sizes) for run, data, port in runs]
+    metrics = [_metrics(e, port, sizes) for e, port in zip(experiments, ports, strict=True)]
 
     print(HEADER)
-    for name, f in zip(names, figures, strict=True):
+    for name, f in zip(names, metrics, strict=True):
         print(as_line(name, f))
     print()
-    for likelihood in dict.fromkeys(f["likelihood"] for f in figures):
-        found = [n for n, f in zip(names, figures, strict=True) if f["likelihood"] == likelihood]
+    for likelihood in dict.fromkeys(f["likelihood"] for f in metrics):
+        found = [n for n, f in zip(names, metrics, strict=True) if f["likelihood"] == likelihood]
         print(f"{', '.join(dict.fromkeys(found))}: {likelihood}.")
     wanted = [
-        (n, f["wanted_digits"]) for n, f in zip(names, figures, strict=True) if "wanted_digits" in f
+        (n, f["wanted_digits"]) for n, f in zip(names, metrics, strict=True) if "wanted_digits" in f
     ]
-    original = any(r["module"] == "tfp_cvae" for r in records)
+    original = any(r.module == "tfp_cvae" for r in records)
     if wanted:
         _print_wanted(wanted, original)
     if options.picture:
         sheets = [
-            (name, _grids(run.model, port.draw))
-            for name, (run, _, port) in zip(names, runs, strict=True)
+            (name, _grids(experiment.model, port.draw))
+            for name, experiment, port in zip(names, experiments, ports, strict=True)
             if port.draw
         ]
         if original:
@@ -109,30 +115,28 @@ def _evaluate(argv: Sequence[str]) -> None:
         _draw(sheets, options.picture)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Path) -> Record:
     record = read_record(folder)
     if record is None:
         raise BadInput(f"{folder} holds no run: name the folder of a finished run")
-    if record["module"] not in {entry.module for entry in CATALOGUE}:
-        raise BadInput(f"{folder} holds a run of {record['module']}, which is no module here")
-    if not record.get("finished"):
+    if record.module not in MODULES:
+        raise BadInput(f"{folder} holds a run of {record.module}, which is no module here")
+    if not record.finished:
         raise BadInput(f"the run in {folder} is not finished: --resume it first")
     return record
 
 
-def _name(record: dict[str, Any]) -> str:
+def _name(record: Record) -> str:
     """Module, settings that are not the document's, seed."""
-    changed = program(record["module"]).changed_settings(record["config"])
-    return ", ".join([" ".join([record["module"], *changed]), f"seed {record['seed']}"])
+    changed = program(record.module).changed_settings(record.config)
+    return ", ".join([" ".join([record.module, *changed]), f"seed {record.seed}"])
 
 
-def _figures(
-    run: Experiment, data: Dataset, port: Program, sizes: dict[str, int]
-) -> dict[str, Any]:
+def _metrics(experiment: Experiment, port: Program, sizes: dict[str, Any]) -> dict[str, Any]:
     from tqdm import tqdm
 
     track = partial(tqdm, desc=port.name, unit="image", leave=False, disable=None)
-    return port.evaluate(run, data, track=track, **sizes)
+    return port.evaluate(experiment, track=track, **sizes)
 
 
 def as_line(name: str, f: dict[str, Any]) -> str:
@@ -145,7 +149,7 @@ def as_line(name: str, f: dict[str, Any]) -> str:
     return " ".join(cells)
 
 
-# --- Wanted digits --------------------------------------------------------------------------------
+# --- Requested digits -----------------------------------------------------------------------------
 
 
 def original_right() -> np.ndarray:
@@ -173,7 +177,7 @@ def interval(right: int, of: int) -> tuple[float, float]:
 def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
     from common.evaluation import DRAWN
 
-    print("\nHow often a wanted digit came out, in per cent (95 % intervals below)")
+    print("\nHow often the requested digit was drawn, in per cent (95 % intervals below)")
     print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
     for name, f in wanted:
         _print_shares(f"{name}: prior", f["right"], DRAWN)
@@ -199,10 +203,9 @@ def _print_shares(name: str, right: Sequence[int] | np.ndarray, of: int) -> None
 
 def _grids(model: Any, draw: Draw) -> np.ndarray:
     """What a model draws at the document's quantiles, [10, 15, 15, 28, 28]."""
-    from common import plotting
 
-    quantiles = plotting.normal_quantiles(15)
-    codes = plotting.grid_codes(quantiles, quantiles)
+    quantiles = normal_quantiles(15)
+    codes = grid_codes(quantiles, quantiles)
     return np.stack([draw(model, digit, codes) for digit in range(10)])
 
 

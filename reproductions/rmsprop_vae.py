@@ -42,30 +42,27 @@ AISTATS 2010.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from common import plotting
-from common.animation import tile, to_uint8
-from common.chance import Chance, Weights
-from common.cli import Program, setting
+from common import kernels, plotting
+from common.chance import Chance, Initializer
 from common.datasets import Dataset
-from common.evaluation import z_means
 from common.lazy import tf
 from common.optimizers import TF1RMSProp
-from common.training import Experiment, Losses, Posterior, Progress, in_batches
-
-Array = np.ndarray
-Model = dict[str, Any]  # the document's `weights` and `biases`: name -> tf.Variable, in its order
+from common.pictures import decoded, grid_codes, tile, to_uint8
+from common.program import Program
+from common.settings import Settings, setting
+from common.training import Experiment, Losses, Posterior, Progress
 
 PIXELS = 784
 HELD_BACK = 5_000  # training images that the TF1 reader set aside for validation
 PIXEL_SCALE = np.float32(1 / 255)
 LOG_GUARD = 1e-10
+LATENT_DIM = 2  # the document's picture is of a plane
 PRINT_EVERY = 1_000  # steps
 STEPS_PER_ROW = 100  # of the history; the document has no epochs
 GRID = np.linspace(-3, 3, 20)
@@ -73,22 +70,20 @@ CMAP = "gray"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """The document's settings."""
 
     steps: int = setting(3_000, "batches to train on", 1, 10_000_000)
     batch_size: int = setting(64, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of RMSProp", 1e-12, 1)
+    learning_rate: float = setting(1e-3, "learning rate of RMSProp", 1e-12, 1)
     hidden: int = setting(512, "units of each hidden layer", 1, 10_000)
-    latent_dim: int = setting(2, "dimensions of z", 2, 2)
 
 
 # --- Data -----------------------------------------------------------------------------------------
 
 
-def inputs(images: Any, dtype: str) -> tf.Tensor:
-    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as the reader
-    did."""
+def inputs(images: tf.Tensor, dtype: str) -> tf.Tensor:
+    """uint8 [batch, 28, 28] -> x [batch, 784] in 0 .. 1, multiplied in float32 as by the reader."""
     x = tf.cast(tf.reshape(images, [-1, PIXELS]), tf.float32) * PIXEL_SCALE
     return tf.cast(x, dtype)
 
@@ -96,46 +91,79 @@ def inputs(images: Any, dtype: str) -> tf.Tensor:
 # --- Model ----------------------------------------------------------------------------------------
 
 
-def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
-    """Makes the ten variables and gives them their start."""
+class Model(NamedTuple):
+    """The document's `weights` and `biases`: ten variables, in its order."""
+
+    encoder_w: tf.Variable
+    z_mean_w: tf.Variable
+    z_log_var_w: tf.Variable
+    decoder_w: tf.Variable
+    out_w: tf.Variable
+    encoder_b: tf.Variable
+    z_mean_b: tf.Variable
+    z_log_var_b: tf.Variable
+    decoder_b: tf.Variable
+    out_b: tf.Variable
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All of them: what is trained and saved."""
+        return list(self)
+
+    @property
+    def dtype(self) -> str:
+        """Their precision."""
+        return self.encoder_w.dtype.name
+
+
+def build(config: Config, initializer: Initializer, dtype: str = "float32") -> Model:
+    """Makes the variables and gives them their first values."""
 
     def glorot(*shape: int) -> tf.Variable:
-        return tf.Variable(weights.normal(shape, 1 / np.sqrt(shape[0] / 2)), dtype=dtype)
+        return tf.Variable(initializer.normal(shape, 1 / np.sqrt(shape[0] / 2)), dtype=dtype)
 
-    hidden, latent = config.hidden, config.latent_dim
-    return {
-        "encoder_w": glorot(PIXELS, hidden),
-        "z_mean_w": glorot(hidden, latent),
-        "z_log_var_w": glorot(hidden, latent),
-        "decoder_w": glorot(latent, hidden),
-        "out_w": glorot(hidden, PIXELS),
-        "encoder_b": glorot(hidden),
-        "z_mean_b": glorot(latent),
-        "z_log_var_b": glorot(latent),
-        "decoder_b": glorot(hidden),
-        "out_b": glorot(PIXELS),
-    }
+    hidden = config.hidden
+    return Model(
+        encoder_w=glorot(PIXELS, hidden),
+        z_mean_w=glorot(hidden, LATENT_DIM),
+        z_log_var_w=glorot(hidden, LATENT_DIM),
+        decoder_w=glorot(LATENT_DIM, hidden),
+        out_w=glorot(hidden, PIXELS),
+        encoder_b=glorot(hidden),
+        z_mean_b=glorot(LATENT_DIM),
+        z_log_var_b=glorot(LATENT_DIM),
+        decoder_b=glorot(hidden),
+        out_b=glorot(PIXELS),
+    )
 
 
-def encode(model: Model, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def encode(model: Model, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """x [batch, 784] -> z_mean, z_log_var, [batch, 2] each."""
-    h = tf.tanh(x @ model["encoder_w"] + model["encoder_b"])
-    # Both in one product: as two that narrow they cost a tenth of the whole step.
-    both = h @ tf.concat([model["z_mean_w"], model["z_log_var_w"]], axis=1)
-    z_mean, z_log_var = tf.split(both, num_or_size_splits=2, axis=1)
-    return z_mean + model["z_mean_b"], z_log_var + model["z_log_var_b"]
+    h = tf.tanh(x @ model.encoder_w + model.encoder_b)
+    z_mean, z_log_var = kernels.two_heads(h, model.z_mean_w, model.z_log_var_w)
+    return z_mean + model.z_mean_b, z_log_var + model.z_log_var_b
 
 
-def decode(model: Model, z: Any) -> tf.Tensor:
+def decode(model: Model, z: tf.Tensor) -> tf.Tensor:
     """z [batch, 2] -> x_decoded [batch, 784] in 0 .. 1."""
-    h = tf.tanh(z @ model["decoder_w"] + model["decoder_b"])
-    return tf.sigmoid(h @ model["out_w"] + model["out_b"])
+    h = tf.tanh(z @ model.decoder_w + model.decoder_b)
+    return tf.sigmoid(h @ model.out_w + model.out_b)
+
+
+def posterior(model: Model, images: tf.Tensor, labels: tf.Tensor) -> Posterior:
+    """q(z|x) of images, for the scatter and the metrics."""
+    return Posterior.diagonal(*encode(model, inputs(images, model.dtype)))
+
+
+def pictures_of(model: Model, z: np.ndarray) -> np.ndarray:
+    """Decodes z [..., 2] into pictures [..., 28, 28]."""
+    return decoded(partial(decode, model), z, model.dtype)
 
 
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
+def loss(model: Model, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> Losses:
     """The document's loss of a batch: an ELBO, negated, in nats per image.
 
     Args:
@@ -144,7 +172,7 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
       labels: not used.
       eps: standard normal noise [batch, 2].
     """
-    x = inputs(images, eps.dtype)
+    x = inputs(images, model.dtype)
     z_mean, z_log_var = encode(model, x)
     z = z_mean + tf.exp(z_log_var / 2) * eps
     x_decoded = decode(model, z)
@@ -160,27 +188,25 @@ def loss(model: Model, images: Any, labels: Any, eps: Any) -> Losses:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, chance.weights(), dtype)
-    variables = list(model.values())
+    model = build(config, chance.initializer(), dtype)
     images, labels = data.train_images[HELD_BACK:], data.train_labels[HELD_BACK:]
     return Experiment(
-        model=model,
-        variables=variables,
-        optimizer=TF1RMSProp(variables, config.learning_rate),
-        loss=partial(loss, model),
-        posterior=lambda images, _: Posterior.diagonal(*encode(model, inputs(images, dtype))),
+        config=config,
+        data=data,
         chance=chance,
+        model=model,
+        optimizer=TF1RMSProp(model.variables, config.learning_rate),
+        loss=partial(loss, model),
+        posterior=partial(posterior, model),
         batches=chance.batches(len(images), config.batch_size, tail="carry"),
         images=images,
         labels=labels,
-        latent_dim=config.latent_dim,
-        dtype=dtype,
+        latent_dim=LATENT_DIM,
         steps=config.steps,
-        steps_per_round=STEPS_PER_ROW,
-        round_name="step",
-        steps_per_call=STEPS_PER_ROW,
+        steps_per_row=STEPS_PER_ROW,
+        frame=partial(frame, model),
+        pictures_of=lambda z, labels: pictures_of(model, z),
         report=report,
-        frame=frame_maker(model, dtype),
         compile_with_xla=True,
     )
 
@@ -196,42 +222,17 @@ def report(progress: Progress) -> str | None:
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-def pictures_of(model: Model, z: Array, dtype: str) -> Array:
-    """Decodes z [..., 2] into pictures [..., 28, 28]."""
-    flat = in_batches(partial(decode, model), z.reshape(-1, z.shape[-1]).astype(dtype))
-    return flat.reshape(*z.shape[:-1], 28, 28)
-
-
-def frame_maker(model: Model, dtype: str) -> Callable[[], Array]:
+def frame(model: Model) -> np.ndarray:
     """For the GIF: the manifold of the moment, 10 x 10, bottom up."""
     axis = np.linspace(-3, 3, 10)
-    z = plotting.grid_codes(axis, axis)
-    return lambda: tile(to_uint8(pictures_of(model, z, dtype)[::-1]))
+    return tile(to_uint8(pictures_of(model, grid_codes(axis, axis))[::-1]))
 
 
-def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) -> dict[str, Any]:
-    """The document's manifold, and what else its reader wants to see."""
-    model = run.model
-    manifold = pictures_of(model, plotting.grid_codes(GRID, GRID), run.dtype)
-    z_mean = z_means(run, data.test_images, data.test_labels)
-    shown = data.test_images[:30]
-    return {
-        "manifold.png": plotting.manifold(
-            manifold, GRID, GRID, "Manifold: z from −3 to 3, z[1] upwards", CMAP, z1_upwards=True
-        ),
-        "latent.png": plotting.latent_scatter(
-            z_mean, data.test_labels, data.class_names, "Posterior means of the 10,000 test images"
-        ),
-        "reconstructions.png": plotting.reconstructions(
-            shown / 255, pictures_of(model, z_mean[:30], run.dtype),
-            "Test images and their reconstructions from z_mean", CMAP,
-        ),
-        "curves.png": plotting.curves(
-            progress.rows, "step", "Loss", "nats per image",
-            {"loss": "mean of 100 steps", "last_loss": "last of them"},
-            "rmsprop_vae: training on MNIST",
-        ),
-    }  # fmt: skip
+def pictures(experiment: Experiment, progress: Progress) -> dict[str, plotting.Picture]:
+    """The document's manifold, with its first row at the bottom."""
+    manifold = pictures_of(experiment.model, grid_codes(GRID, GRID))
+    title = "Manifold: z from −3 to 3, z[1] upwards"
+    return {"manifold.png": plotting.manifold(manifold, GRID, GRID, title, CMAP, z1_upwards=True)}
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -241,12 +242,14 @@ PROGRAM = Program(
     document="003",
     dataset="mnist",
     likelihood="grey",
-    summary="VAE of tanh layers with RMSProp, by TF1 placeholders",
+    summary="VAE of tanh layers, cross-entropy, RMSProp",
+    cmap=CMAP,
     config=Config,
     build=build,
-    quick={"steps": 1_000},
     experiment=experiment,
-    figures=figures,
+    pictures=pictures,
+    quick={"steps": 1_000},
+    columns={"loss": "mean of 100 steps", "last_loss": "last of them"},
 )
 main = PROGRAM.main
 

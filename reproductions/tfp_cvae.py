@@ -28,7 +28,7 @@ Deviations
   2. The regulariser is written out: TFP's can no longer have a prior that depends on the label.
   3. The noise is an argument, for the proof.
 
-The document prints no figures. The original, run whole on TF 1.14 (one seed), ends at a training
+The document prints no numbers. The original, run whole on TF 1.14 (one seed), ends at a training
 loss of 36,263 and a validation loss of 36,159 per batch.
 
 #### References
@@ -38,52 +38,49 @@ D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from common import plotting
-from common.animation import tile, to_uint8
-from common.chance import Chance, Weights, assign_glorot
-from common.cli import Program, choice, setting
-from common.convolutions import to_one_channel
+from common import kernels, plotting
+from common.chance import Chance, Initializer, assign_glorot
 from common.datasets import Dataset
-from common.evaluation import z_means
 from common.lazy import tf, tf_keras, tfp
 from common.optimizers import KerasAdam
-from common.training import Evaluator, Experiment, Losses, Posterior, Progress, Row, in_batches
-
-Array = np.ndarray
+from common.pictures import decoded, grid_codes, normal_quantiles, tile, to_uint8
+from common.program import Program
+from common.settings import Settings, choice, setting, variant
+from common.training import Experiment, Losses, Posterior, Progress, Row, Validation
 
 CLASSES = 10
+LATENT_DIM = 2  # the document's pictures are of a plane
 LEAKY_SLOPE = 0.2  # of tf.nn.leaky_relu; Keras's own layer has 0.3
 CLIP = 1e-7  # Keras's fuzz factor: x_decoded is kept this far from 0 and 1
-KL_COUNT = 2  # the regulariser meets the posterior twice: as a distribution, and as its value
+KL_COUNT = 2  # Keras adds the regulariser for both outputs: the distribution and its value
 CMAP = "Greys_r"
 
 
 @dataclass(frozen=True)
-class Config:
-    """The document's settings."""
+class Config(Settings):
+    """The document's settings and, below them, variants of ours."""
 
     epochs: int = setting(15, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(256, "images in a batch", 1, 10_000)
-    learning_rate: float = setting(1e-3, "of Adam", 1e-12, 1)
-    latent_dim: int = setting(2, "dimensions of z", 2, 2)
+    learning_rate: float = setting(1e-3, "learning rate of Adam", 1e-12, 1)
     base_depth: int = setting(16, "filters of the first convolution", 1, 256)
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
-    objective: str = choice(("document", "elbo"), "the cost as printed, or the ELBO, negated")
-    mean_spread: float = setting(1.0, "times as far apart the class means start", 1e-6, 1e6)
-    digit: int | None = setting(None, "the digit to draw (default: 8 and 9)", 0, 9)
+
+    objective: str = choice(("document", "elbo"), "minimise the loss as it is, or minus the ELBO")
+    mean_spread: float = variant(1, "factor that moves the first class means apart", 1e-6, 1e6)
+    digit: int | None = variant(None, "the digit to draw (default: 8 and 9)", 0, 9)
 
 
 # --- Data -----------------------------------------------------------------------------------------
 
 
-def inputs(images: Any, dtype: str) -> tf.Tensor:
+def inputs(images: tf.Tensor, dtype: str) -> tf.Tensor:
     """uint8 [batch, 28, 28] -> x [batch, 28, 28, 1] in 0 .. 1."""
     x = tf.cast(images, tf.float64)[..., tf.newaxis] / 255.0
     x = tf.cast(x, tf.float32)  # a float32 division would become a product with 1/255 in the graph
@@ -96,90 +93,109 @@ def inputs(images: Any, dtype: str) -> tf.Tensor:
 class Model(NamedTuple):
     """The document's three networks."""
 
-    encoder: Any  # x [batch, 28, 28, 1] -> posterior q(z|x), a distribution over [batch, 2]
-    decoder: Any  # z [batch, 2] -> x_decoded [batch, 28, 28, 1] in 0 .. 1
-    class_mean: Any  # y [batch, 10] -> mean of the prior p(z|y), [batch, 2]
+    encoder: (
+        tf_keras.Model
+    )  # x [batch, 28, 28, 1] -> posterior q(z|x), a distribution over [batch, 2]
+    decoder: tf_keras.Model  # z [batch, 2] -> x_decoded [batch, 28, 28, 1] in 0 .. 1
+    class_mean: tf_keras.Model  # y [batch, 10] -> mean of the prior p(z|y), [batch, 2]
 
     @property
     def variables(self) -> list[tf.Variable]:
         """All 30 variables, 138,428 numbers, in the document's order."""
         return [v for network in self for v in network.trainable_variables]
 
+    @property
+    def dtype(self) -> str:
+        """Their precision."""
+        return self.decoder.layers[0].dtype
 
-def build(config: Config, weights: Weights, dtype: str = "float32") -> Model:
-    """Builds the networks with Keras's default start; `mean_spread` scales the class means."""
+
+def build(config: Config, initializer: Initializer, dtype: str = "float32") -> Model:
+    """Builds the networks with Keras's default initial weights."""
     layers, depth = tf_keras.layers, config.base_depth
     leaky_relu = partial(tf.nn.leaky_relu, alpha=LEAKY_SLOPE)
-    options = {"padding": "same", "activation": leaky_relu, "dtype": dtype}
-    conv = partial(layers.Conv2D, **options)
-    conv_transpose = partial(layers.Conv2DTranspose, **options)
-    to_posterior = tfp.layers.MultivariateNormalTriL(
-        config.latent_dim, convert_to_tensor_fn=tfp.distributions.Distribution.mean, dtype=dtype
+    conv = partial(layers.Conv2D, padding="same", activation=leaky_relu, dtype=dtype)
+    conv_transpose = partial(
+        layers.Conv2DTranspose, padding="same", activation=leaky_relu, dtype=dtype
     )
+    last = kernels.one_channel(layers.Conv2D)  # the same sums, in a third of the time
+    posterior = tfp.layers.MultivariateNormalTriL  # a mean, and the triangle of scale_tril
 
-    class ConvToOneChannel(tf_keras.layers.Conv2D):
-        def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-            return to_one_channel(inputs, kernel)  # the same sums, in a third of the time
-
-    inputs_of = partial(layers.InputLayer, dtype=dtype)
-    dense = partial(layers.Dense, dtype=dtype)
-    encoder = [
-        inputs_of([28, 28, 1]),
-        conv(depth, 5, strides=1),  # [batch, 28, 28, 16]
-        conv(depth, 5, strides=2),  # [batch, 14, 14, 16]
-        conv(2 * depth, 5, strides=1),  # [batch, 14, 14, 32]
-        conv(2 * depth, 5, strides=2),  # [batch, 7, 7, 32]
-        conv(4 * config.latent_dim, 7, strides=1, padding="valid"),  # [batch, 1, 1, 8]
-        layers.Flatten(dtype=dtype),
-        dense(to_posterior.params_size(config.latent_dim)),  # [batch, 5]
-        to_posterior,
-    ]
-    decoder = [
-        inputs_of([config.latent_dim]),
-        layers.Reshape([1, 1, config.latent_dim], dtype=dtype),
-        conv_transpose(2 * depth, 7, strides=1, padding="valid"),  # [batch, 7, 7, 32]
-        conv_transpose(2 * depth, 5, strides=1),
-        conv_transpose(2 * depth, 5, strides=2),  # [batch, 14, 14, 32]
-        conv_transpose(depth, 5, strides=1),  # [batch, 14, 14, 16]
-        conv_transpose(depth, 5, strides=2),  # [batch, 28, 28, 16]
-        conv_transpose(depth, 5, strides=1),
-        ConvToOneChannel(1, 5, **options | {"activation": tf.sigmoid}),  # [batch, 28, 28, 1]
-    ]
-    class_mean = [inputs_of([CLASSES]), dense(2 * config.latent_dim), dense(config.latent_dim)]
-    model = Model(*(tf_keras.Sequential(part) for part in (encoder, decoder, class_mean)))
-    assign_glorot(model.variables, weights)
-    for layer in model.class_mean.layers:  # two linear ones: half of the factor each
-        layer.kernel.assign(config.mean_spread**0.5 * layer.kernel)
+    encoder = tf_keras.Sequential(
+        [
+            layers.InputLayer([28, 28, 1], dtype=dtype),
+            conv(depth, 5, strides=1),  # [batch, 28, 28, 16]
+            conv(depth, 5, strides=2),  # [batch, 14, 14, 16]
+            conv(2 * depth, 5, strides=1),  # [batch, 14, 14, 32]
+            conv(2 * depth, 5, strides=2),  # [batch, 7, 7, 32]
+            conv(4 * LATENT_DIM, 7, strides=1, padding="valid"),  # [batch, 1, 1, 8]
+            layers.Flatten(dtype=dtype),
+            layers.Dense(posterior.params_size(LATENT_DIM), dtype=dtype),  # [batch, 5]: 2 + 3
+            posterior(LATENT_DIM, tfp.distributions.Distribution.mean, dtype=dtype),
+        ]
+    )
+    decoder = tf_keras.Sequential(
+        [
+            layers.InputLayer([LATENT_DIM], dtype=dtype),
+            layers.Reshape([1, 1, LATENT_DIM], dtype=dtype),
+            conv_transpose(2 * depth, 7, strides=1, padding="valid"),  # [batch, 7, 7, 32]
+            conv_transpose(2 * depth, 5, strides=1),
+            conv_transpose(2 * depth, 5, strides=2),  # [batch, 14, 14, 32]
+            conv_transpose(depth, 5, strides=1),  # [batch, 14, 14, 16]
+            conv_transpose(depth, 5, strides=2),  # [batch, 28, 28, 16]
+            conv_transpose(depth, 5, strides=1),
+            last(1, 5, padding="same", activation=tf.sigmoid, dtype=dtype),  # [batch, 28, 28, 1]
+        ]
+    )
+    class_mean = tf_keras.Sequential(
+        [
+            layers.InputLayer([CLASSES], dtype=dtype),
+            layers.Dense(2 * LATENT_DIM, dtype=dtype),  # linear, and so is the next
+            layers.Dense(LATENT_DIM, dtype=dtype),
+        ]
+    )
+    model = Model(encoder, decoder, class_mean)
+    assign_glorot(model.variables, initializer)
     return model
 
 
-def posterior(model: Model, dtype: str, images: Any, labels: Any) -> Posterior:
-    """What the encoder makes of images, and the prior that their labels choose."""
-    q = model.encoder(inputs(images, dtype))
-    y = tf.one_hot(labels, CLASSES, dtype=dtype)
+def decode(model: Model, z: tf.Tensor) -> tf.Tensor:
+    """z [batch, 2] -> x_decoded [batch, 28, 28, 1] in 0 .. 1."""
+    return model.decoder(z)
+
+
+def posterior(model: Model, images: tf.Tensor, labels: tf.Tensor) -> Posterior:
+    """q(z|x) of images, and the prior of their labels, for the scatter and the metrics."""
+    q = model.encoder(inputs(images, model.dtype))
+    y = tf.one_hot(labels, CLASSES, dtype=model.dtype)
     return Posterior(q.mean(), q.scale.to_dense(), model.class_mean(y))
 
 
-def class_means(model: Model) -> Array:
+def class_means(model: Model) -> np.ndarray:
     """The learned prior mean of every class, [10, 2]."""
-    return model.class_mean(tf.eye(CLASSES, dtype=model.class_mean.dtype)).numpy()
+    return model.class_mean(tf.eye(CLASSES, dtype=model.dtype)).numpy()
 
 
-def decode(model: Model, z: Array) -> Array:
+def pictures_of(model: Model, z: np.ndarray) -> np.ndarray:
     """Decodes z [..., 2] into pictures [..., 28, 28], values 0 .. 1."""
-    flat = in_batches(model.decoder, z.reshape(-1, z.shape[-1]).astype(model.decoder.dtype))
-    return flat.reshape(*z.shape[:-1], 28, 28)
+    return decoded(partial(decode, model), z, model.dtype)
 
 
-def sample(model: Model, digit: int, eps: Array) -> Array:
+def sample(model: Model, digit: int, eps: np.ndarray) -> np.ndarray:
     """Pictures [..., 28, 28] of a digit: its class mean + standard normal eps [..., 2], decoded."""
-    return decode(model, class_means(model)[digit] + eps)
+    return pictures_of(model, class_means(model)[digit] + eps)
 
 
 # --- Loss -----------------------------------------------------------------------------------------
 
 
-def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "document") -> Losses:
+def loss(
+    model: Model,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    eps: tf.Tensor,
+    objective: str = "document",
+) -> Losses:
     """The document's objective for a batch.
 
     Args:
@@ -189,19 +205,20 @@ def loss(model: Model, images: Any, labels: Any, eps: Any, objective: str = "doc
       eps: standard normal noise [batch, 2].
       objective: "document", or "elbo" for the mean of reconstruction + kl.
     """
-    x, y = inputs(images, eps.dtype), tf.one_hot(labels, CLASSES, dtype=eps.dtype)
+    x, y = inputs(images, model.dtype), tf.one_hot(labels, CLASSES, dtype=model.dtype)
     q = model.encoder(x)
     prior = tfp.distributions.Independent(
-        tfp.distributions.Normal(loc=model.class_mean(y), scale=tf.ones([], eps.dtype)),
+        tfp.distributions.Normal(loc=model.class_mean(y), scale=tf.ones([], model.dtype)),
         reinterpreted_batch_ndims=1,
     )
     z = q.bijector.forward(eps)  # the bijector remembers eps, so log_prob needs no solve
-    x_decoded = model.decoder(z)
+    x_decoded = decode(model, z)
     reconstruction = tf.reduce_sum(cross_entropy(x, x_decoded), axis=[1, 2, 3])
     kl = q.log_prob(z) - prior.log_prob(z)
-    total = tf.reduce_sum(reconstruction) + KL_COUNT * tf.reduce_mean(kl)
     if objective == "elbo":
         total = tf.reduce_mean(reconstruction + kl)
+    else:
+        total = tf.reduce_sum(reconstruction) + KL_COUNT * tf.reduce_mean(kl)  # quirks 1 and 2
     return Losses(total, reconstruction, kl)
 
 
@@ -216,85 +233,64 @@ def cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
 
 def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "float32") -> Experiment:
     """Puts data, model, loss and optimiser together for the loop."""
-    model = build(config, chance.weights(), dtype)
-    batch_loss = partial(loss, model, objective=config.objective)
+    model = build(config, chance.initializer(), dtype)
+    if config.mean_spread != 1:
+        for layer in model.class_mean.layers:  # two linear ones: half of the factor each
+            layer.kernel.assign(config.mean_spread**0.5 * layer.kernel)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer
     )
-    validation = Evaluator(batch_loss, data.test_images, data.test_labels, config.batch_size, dtype)
+    batch_loss = partial(loss, model, objective=config.objective)
+    validation = Validation(batch_loss, data, config.batch_size, dtype)
 
-    def evaluate(epoch: int) -> Row:
-        shape = (len(data.test_images), config.latent_dim)
-        return {"val_loss": float(validation(chance.evaluation_noise(epoch, shape)).loss.mean())}
+    def validate(epoch: int) -> Row:
+        noise = chance.validation_noise(epoch, (len(data.test_images), LATENT_DIM))
+        return {"val_loss": float(validation(noise).loss.mean())}
 
     return Experiment(
+        config=config,
+        data=data,
+        chance=chance,
         model=model,
-        variables=model.variables,
         optimizer=KerasAdam(model.variables, config.learning_rate),
         loss=batch_loss,
-        posterior=partial(posterior, model, dtype),
-        chance=chance,
+        posterior=partial(posterior, model),
         batches=batches,
         images=data.train_images,
         labels=data.train_labels,
-        latent_dim=config.latent_dim,
-        dtype=dtype,
+        latent_dim=LATENT_DIM,
         steps=config.epochs * batches.steps_per_pass,
-        steps_per_round=batches.steps_per_pass,
-        round_name="epoch",
-        steps_per_call=10,  # about a second
-        evaluate=evaluate,
-        frame=frame_maker(model, chance.codes("frame", (6, CLASSES, config.latent_dim))),
+        frame=partial(frame, model, chance.codes("frame", (6, CLASSES, LATENT_DIM))),
+        pictures_of=lambda z, labels: pictures_of(model, z),
+        validate=validate,
+        block=10,
     )
 
 
-def results(config: Config, run: Experiment, data: Dataset) -> dict[str, Any]:
-    """Figures of the finished run: the learned class means."""
-    return {"class_mean": class_means(run.model).round(6).tolist()}
+def results(experiment: Experiment) -> dict[str, list[list[float]]]:
+    """The learned class means."""
+    return {"class_mean": class_means(experiment.model).round(6).tolist()}
 
 
 # --- Pictures -------------------------------------------------------------------------------------
 
 
-def frame_maker(model: Model, eps: Array) -> Callable[[], Array]:
+def frame(model: Model, eps: np.ndarray) -> np.ndarray:
     """For the GIF: eps [rows, 10, 2] around the class means of the moment, a column a digit."""
-    return lambda: tile(to_uint8(decode(model, class_means(model) + eps)))
+    return tile(to_uint8(pictures_of(model, class_means(model) + eps)))
 
 
-def figures(config: Config, run: Experiment, data: Dataset, progress: Progress) -> dict[str, Any]:
-    """The document's grids, and what else its reader wants to see."""
-    model = run.model
-    means = class_means(model)
-    z_mean = z_means(run, data.test_images, data.test_labels)
-    eps = run.chance.codes("sheet", (CLASSES, 12, config.latent_dim))
-    digits = (8, 9) if config.digit is None else (config.digit,)
-    return {f"class-{digit}.png": class_grid(model, digit) for digit in digits} | {
-        "samples.png": plotting.image_grid(
-            decode(model, means[:, np.newaxis] + eps),
-            "Samples of every class: z from N(class mean, 1)", CMAP,
-            row_labels=[f"asked for {digit}" for digit in range(CLASSES)],
-        ),
-        "latent.png": plotting.latent_scatter(
-            z_mean, data.test_labels, data.class_names,
-            "Posterior means of the 10,000 test images,\nand the learned priors N(mean, 1) at 1 σ",
-            prior_means=means,
-        ),
-        "reconstructions.png": plotting.reconstructions(
-            data.test_images[:30] / 255, decode(model, z_mean[:30]),
-            "Test images and their reconstructions from z_mean", CMAP,
-        ),
-        "curves.png": plotting.curves(
-            progress.rows, "epoch",
-            *plotting.total_axis(config.objective, "Total, as in the document", "nats per batch"),
-            {"loss": "training", "val_loss": "validation"}, "tfp_cvae: training on MNIST",
-        ),
-    }  # fmt: skip
+def pictures(experiment: Experiment, progress: Progress) -> dict[str, plotting.Picture]:
+    """The document's grids, of 8 and 9, or that of the digit that was asked for."""
+    digit = experiment.config.digit
+    digits = (8, 9) if digit is None else (digit,)
+    return {f"class-{digit}.png": class_grid(experiment.model, digit) for digit in digits}
 
 
-def class_grid(model: Model, digit: int) -> Any:
+def class_grid(model: Model, digit: int) -> plotting.Picture:
     """The document's picture: 15 x 15 normal quantiles around the class mean of a digit."""
-    z0, z1 = class_means(model)[digit][:, np.newaxis] + plotting.normal_quantiles(15)
-    images = decode(model, plotting.grid_codes(z0, z1))
+    z0, z1 = class_means(model)[digit][:, np.newaxis] + normal_quantiles(15)
+    images = pictures_of(model, grid_codes(z0, z1))
     return plotting.manifold(images, z0, z1, f"Around the prior mean of class {digit}", CMAP)
 
 
@@ -305,14 +301,17 @@ PROGRAM = Program(
     document="004",
     dataset="mnist",
     likelihood="grey",
-    summary="Conditional VAE with a learned prior mean per class, by TensorFlow Probability",
+    summary="conditional VAE with a learned prior mean per class",
+    cmap=CMAP,
     config=Config,
     build=build,
-    quick={"epochs": 1},
     experiment=experiment,
-    figures=figures,
+    pictures=pictures,
     results=results,
     draw=sample,
+    quick={"epochs": 1},
+    total=("Total, as in the document", "nats per batch"),
+    columns={"loss": "training", "val_loss": "validation"},
 )
 main = PROGRAM.main
 

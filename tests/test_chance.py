@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from common import chance
-from common.chance import Array, Batches, Recorded, Seeded, SeededWeights, buffered
+from common.chance import Array, Batches, Recorded, Seeded, SeededInitializer, buffered_shuffle
 from common.lazy import tf
 
 SIGMAS = 5  # a sample's moment may stray this many of its standard errors; measured: 1.8 at most
@@ -33,15 +33,15 @@ def draws() -> dict[str, Draw]:
         "noise 0": lambda c: c.noise(0, SHAPE),
         "noise 1": lambda c: c.noise(1, SHAPE),
         "noise 2^32": lambda c: c.noise(2**32, SHAPE),
-        "evaluation 0": lambda c: c.evaluation_noise(0, SHAPE),
-        "evaluation 1": lambda c: c.evaluation_noise(1, SHAPE),
+        "evaluation 0": lambda c: c.validation_noise(0, SHAPE),
+        "evaluation 1": lambda c: c.validation_noise(1, SHAPE),
         "codes a": lambda c: c.codes("a", SHAPE),
         "codes b": lambda c: c.codes("b", SHAPE),
-        "weights": lambda c: c.weights().normal(SHAPE, 1.0),
+        "weights": lambda c: c.initializer().normal(SHAPE, 1.0),
         "order 0": lambda c: c.batches(12, 12, "drop")(0),
         "order 1": lambda c: c.batches(12, 12, "drop")(1),
-        "buffered 0": lambda c: c.batches(12, 12, "drop", buffer=5)(0),
-        "buffered 1": lambda c: c.batches(12, 12, "drop", buffer=5)(1),
+        "buffered_shuffle 0": lambda c: c.batches(12, 12, "drop", buffer=5)(0),
+        "buffered_shuffle 1": lambda c: c.batches(12, 12, "drop", buffer=5)(1),
     }
 
 
@@ -69,7 +69,7 @@ def test_seeds_purposes_and_indices_all_draw_differently() -> None:
 def test_neighbouring_steps_do_not_share_a_stretch_of_the_stream() -> None:
     """Were an index added to the counter's low word, step 1 would begin inside step 0."""
     seeded = Seeded(3)
-    streams: list[Callable[[int, tuple[int, ...]], Array]] = [seeded.noise, seeded.evaluation_noise]
+    streams: list[Callable[[int, tuple[int, ...]], Array]] = [seeded.noise, seeded.validation_noise]
     long = {s: streams[s](0, (4096,)) for s in (0, 1)}
     for s, other, index in itertools.product((0, 1), (0, 1), range(5)):
         if s == other and index == 0:
@@ -92,7 +92,7 @@ def assert_moments(z: Array, variance: float, fourth: float) -> None:
     assert abs(np.mean(z[1:] * z[:-1])) < SIGMAS * variance / np.sqrt(n)
 
 
-@pytest.mark.parametrize("name", ["noise", "evaluation_noise", "codes"])
+@pytest.mark.parametrize("name", ["noise", "validation_noise", "codes"])
 def test_noise_is_standard_normal_in_float32(name: str) -> None:
     draw = getattr(Seeded(7), name)
     z = draw("sheet" if name == "codes" else 5, (N // 50, 50))
@@ -108,11 +108,11 @@ def test_the_noise_of_consecutive_steps_is_uncorrelated() -> None:
     assert abs(correlation) < SIGMAS / np.sqrt(z[1:].size)
 
 
-# --- Weights --------------------------------------------------------------------------------------
+# --- Initial weights ------------------------------------------------------------------------------
 
 
-def weights(seed: int = 11) -> SeededWeights:
-    return SeededWeights(np.random.Generator(np.random.Philox(seed)))
+def weights(seed: int = 11) -> SeededInitializer:
+    return SeededInitializer(np.random.Generator(np.random.Philox(seed)))
 
 
 def test_normal_weights_have_their_standard_deviation() -> None:
@@ -329,7 +329,7 @@ def fits(sample: list[tuple[int, ...]], law: dict[tuple[int, ...], float]) -> bo
 @pytest.mark.parametrize(("n", "buffer"), [(5, 3), (6, 2), (4, 4), (3, 10), (5, 1)])
 def test_buffered_orders_follow_the_law_of_tf_data(n: int, buffer: int) -> None:
     generator = np.random.Generator(np.random.Philox(5))
-    sample = [tuple(buffered(generator, n, buffer).tolist()) for _ in range(20_000)]
+    sample = [tuple(buffered_shuffle(generator, n, buffer).tolist()) for _ in range(20_000)]
     assert fits(sample, shuffle_law(n, buffer))
 
 
@@ -373,7 +373,7 @@ def test_the_buffer_of_a_run_is_used() -> None:
 
 def test_recorded_weights_are_the_stream_of_the_seed() -> None:
     """golden/README.md: RandomState(s); normal without truncation, Glorot for kernels; float32."""
-    ours, theirs = Recorded(17).weights(), np.random.RandomState(17)
+    ours, theirs = Recorded(17).initializer(), np.random.RandomState(17)
     for draw in (ours.normal, ours.truncated_normal):
         w = draw((5, 3), 0.001)
         assert w.dtype == np.float32
@@ -408,7 +408,7 @@ def test_recorded_noise_is_the_stream_of_seed_plus_two() -> None:
 
 def test_the_recorded_streams_do_not_disturb_each_other() -> None:
     recorded = Recorded(17)
-    recorded.weights().normal((100,), 1.0)
+    recorded.initializer().normal((100,), 1.0)
     recorded.batches(10, 4, "drop")(6)
     recorded.codes("frame", (3, 2))
     np.testing.assert_array_equal(recorded.noise(0, (4, 2)), Recorded(17).noise(0, (4, 2)))
@@ -425,4 +425,4 @@ def test_recorded_noise_out_of_order_is_refused(steps: list[int]) -> None:
 
 def test_a_recording_has_no_evaluation_noise() -> None:
     with pytest.raises(NotImplementedError):
-        Recorded(17).evaluation_noise(0, (4, 2))
+        Recorded(17).validation_noise(0, (4, 2))

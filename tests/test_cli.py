@@ -17,10 +17,9 @@ import pytest
 from common import datasets, plotting
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import CATALOGUE, program
+from reproductions import MODULES, program
 from tests.conftest import ROOT
 
-MODULES = [entry.module for entry in CATALOGUE]
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
 
 
@@ -190,14 +189,14 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
     run = program("mlp_vae").main
     assert run([*SMALL, "--output", "mine", "--quiet"]) == 0
     record = json.loads(Path("mine/run.json").read_text())
-    assert "earlier_sittings" not in record
+    assert "earlier_sessions" not in record
     record["environment"]["versions"]["tensorflow"] = "2.20.0"
     Path("mine/run.json").write_text(json.dumps(record | {"finished": False}))
     capsys.readouterr()
     assert run(["--resume", "--output", "mine"]) == 0
     assert "goes on with other versions (run.json has both)" in complaint(capsys, "mlp_vae")
     record = json.loads(Path("mine/run.json").read_text())
-    (earlier,) = record["earlier_sittings"]
+    (earlier,) = record["earlier_sessions"]
     assert earlier["versions"]["tensorflow"] == "2.20.0"
     assert record["environment"]["versions"]["tensorflow"] != "2.20.0"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from common.chance import Seeded, assign_glorot
+from common.chance import Seeded
 from common.lazy import tf
 from common.training import Losses
 from reproductions import conv_vae, elbo_cvae, mlp_vae, rmsprop_vae, tfp_cvae
@@ -48,24 +48,23 @@ def noise(n: int, latent_dim: int, seed: int = 1) -> Any:
 @cache
 def mlp_model() -> Any:
     config = mlp_vae.Config(hidden=16, initial_stddev=0.1)
-    model = mlp_vae.build(config, Seeded(0).weights(), "float64")
-    model["z_mean_b"].assign(Z_MEAN)
-    model["z_log_var_b"].assign(Z_LOG_VAR)
+    model = mlp_vae.build(config, Seeded(0).initializer(), "float64")
+    model.z_mean_b.assign(Z_MEAN)
+    model.z_log_var_b.assign(Z_LOG_VAR)
     return model
 
 
 @cache
 def rmsprop_model() -> Any:
-    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=16), Seeded(0).weights(), "float64")
-    model["z_mean_b"].assign_add(Z_MEAN)
-    model["z_log_var_b"].assign_add(Z_LOG_VAR)
+    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=16), Seeded(0).initializer(), "float64")
+    model.z_mean_b.assign_add(Z_MEAN)
+    model.z_log_var_b.assign_add(Z_LOG_VAR)
     return model
 
 
 @cache
 def conv_model() -> Any:
-    model = conv_vae.build(conv_vae.Config(filters=2), Seeded(0).weights(), "float64")
-    assign_glorot(model.variables, Seeded(0).weights())
+    model = conv_vae.build(conv_vae.Config(filters=2), Seeded(0).initializer(), "float64")
     model.encoder.trainable_variables[-3].assign(Z_MEAN)
     model.encoder.trainable_variables[-1].assign(Z_LOG_VAR)
     return model
@@ -73,16 +72,14 @@ def conv_model() -> Any:
 
 @cache
 def elbo_model() -> Any:
-    model = elbo_cvae.build(elbo_cvae.Config(latent_dim=2), Seeded(0).weights(), "float64")
-    assign_glorot(model.variables, Seeded(0).weights())
+    model = elbo_cvae.build(elbo_cvae.Config(latent_dim=2), Seeded(0).initializer(), "float64")
     model.encoder.trainable_variables[-1].assign(np.concatenate([Z_MEAN, Z_LOG_VAR]))
     return model
 
 
 @cache
 def tfp_model() -> Any:
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).weights(), "float64")
-    assign_glorot(model.variables, Seeded(0).weights())
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).initializer(), "float64")
     model.encoder.trainable_variables[-1].assign([1.5, -0.7, -1.0, 0.8, 0.4])
     model.class_mean.trainable_variables[-1].assign([0.3, -0.2])
     return model
@@ -218,7 +215,7 @@ def test_the_guard_of_rmsprop_vae_guards_one_side_only_in_float32(
     dtype: str, saturated_at_1: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1e-10 + 1 is 1 in float32: a black pixel decoded as 1 costs infinitely much."""
-    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=4), Seeded(0).weights(), dtype)
+    model = rmsprop_vae.build(rmsprop_vae.Config(hidden=4), Seeded(0).initializer(), dtype)
     black, eps = tf.zeros([1, 28, 28], tf.uint8), tf.zeros([1, 2], dtype)
     for p, expected in [(1.0, saturated_at_1), (0.0, 0.0)]:
         decoded = tf.constant(np.eye(1, 784) * p, dtype)
@@ -337,8 +334,7 @@ def test_log_q_of_tfp_cvae_comes_from_the_noise_not_from_z(graph: bool) -> None:
 
     The documents' originals keep it by TFP's bijector cache; solving gave NaN near step 197.
     """
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).weights(), "float32")
-    assign_glorot(model.variables, Seeded(0).weights())
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=2), Seeded(0).initializer(), "float32")
     kernel, bias = model.encoder.trainable_variables[-2:]
     kernel.assign(tf.zeros_like(kernel))
     bias.assign([1000, -1000, -40, 0, -40])  # softplus(-40) + 1e-5 on the diagonal

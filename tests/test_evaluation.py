@@ -1,4 +1,4 @@
-"""The figures of trained models, against models whose figures are known."""
+"""The metrics of trained models, against models whose metrics are known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COVARIANCE = W @ W.T + NOISE**2 * np.eye(PIXELS)
 EXACT_PRECISION = np.eye(LATENT) + W.T @ W / NOISE**2  # of the true posterior
 
 
-def linear_gaussian(scale: float, shift: float) -> Any:
+def linear_gaussian(data: Dataset, scale: float, shift: float) -> Any:
     """x = W z + noise, whose log-likelihood is known; q is the true posterior, scaled and moved."""
     covariance = np.linalg.inv(EXACT_PRECISION)
     gain = covariance @ W.T / NOISE**2
@@ -47,9 +47,14 @@ def linear_gaussian(scale: float, shift: float) -> Any:
         return Losses(tf.reduce_mean(reconstruction), reconstruction, tf.zeros_like(squares))
 
     return SimpleNamespace(
-        loss=loss, posterior=posterior, chance=Seeded(0), latent_dim=LATENT, dtype="float64",
-        compile_with_xla=False, batches=SimpleNamespace(batch_size=100),
+        data=data, loss=loss, posterior=posterior, chance=Seeded(0), latent_dim=LATENT,
+        dtype="float64", compile_with_xla=False, batches=SimpleNamespace(batch_size=100),
     )  # fmt: skip
+
+
+def evaluate_linear(experiment: Any, **sizes: int) -> dict[str, Any]:
+    z_mean = evaluation.encode_test_set(experiment).z_mean
+    return evaluation.evaluate(experiment, z_mean, "grey", **sizes)
 
 
 def exact(data: Dataset) -> float:
@@ -69,29 +74,28 @@ def noisy(sample: Callable[[str], Dataset]) -> Dataset:
 
 
 def test_with_the_true_posterior_every_sample_gives_the_likelihood(noisy: Dataset) -> None:
-    figures = evaluation.evaluate(linear_gaussian(1.0, 0.0), noisy, "grey", images=5, samples=10)
-    assert figures["log_likelihood"] == pytest.approx(exact(noisy), abs=0.1)
-    run = linear_gaussian(1.0, 0.0)
+    metrics = evaluate_linear(linear_gaussian(noisy, 1.0, 0.0), images=5, samples=10)
+    assert metrics["log_likelihood"] == pytest.approx(exact(noisy), abs=0.1)
+    experiment = linear_gaussian(noisy, 1.0, 0.0)
     eps = np.random.default_rng(2).normal(size=(500, LATENT))
-    weights = evaluation.per_image(run, noisy.test_images, noisy.test_labels, eps).log_weight
+    weights = evaluation.per_image(experiment, noisy.test_images, noisy.test_labels, eps).log_weight
     assert float(np.mean(weights)) == pytest.approx(exact(noisy), abs=1e-10)
 
 
 def test_importance_sampling_finds_the_likelihood_that_the_elbo_misses(noisy: Dataset) -> None:
-    run = linear_gaussian(1.3, 0.1)
-    figures = evaluation.evaluate(run, noisy, "grey", images=500, samples=2000)
-    error = figures["log_likelihood"] - exact(noisy)
-    assert abs(error) < 4 * figures["log_likelihood_se"]
-    assert 0 < figures["log_likelihood_se"] < 0.1
+    metrics = evaluate_linear(linear_gaussian(noisy, 1.3, 0.1), images=500, samples=2000)
+    error = metrics["log_likelihood"] - exact(noisy)
+    assert abs(error) < 4 * metrics["log_likelihood_se"]
+    assert 0 < metrics["log_likelihood_se"] < 0.1
     # The ELBO falls short by KL(q || true posterior), which is known.
     shift = np.full(LATENT, 0.1)
     gap = LATENT * (1.3**2 - 1) / 2 - LATENT * np.log(1.3) + shift @ EXACT_PRECISION @ shift / 2
-    assert exact(noisy) - figures["elbo"] == pytest.approx(
-        gap, abs=4 * figures["log_likelihood_se"]
+    assert exact(noisy) - metrics["elbo"] == pytest.approx(
+        gap, abs=4 * metrics["log_likelihood_se"]
     )
-    assert gap > 4 * figures["log_likelihood_se"]
-    assert figures["active_units"] == LATENT
-    assert 1 < figures["effective_samples"] < 2000
+    assert gap > 4 * metrics["log_likelihood_se"]
+    assert metrics["active_units"] == LATENT
+    assert 1 < metrics["effective_samples"] < 2000
 
 
 WEIGHTS_OF_KL = {
@@ -110,10 +114,10 @@ def test_the_weight_of_the_kl_is_read_off_the_objective(
 ) -> None:
     port = program(module)
     data = sample(port.dataset)
-    run = port.experiment(port.config(), data, Seeded(0), "float64")
-    spread_out(run)
-    of_reconstruction, of_kl = evaluation.objective_factors(run, data)
-    assert of_kl / of_reconstruction == pytest.approx(WEIGHTS_OF_KL[module], rel=0.01)
+    experiment = port.experiment(port.config(), data, Seeded(0), "float64")
+    spread_out(experiment)
+    reconstruction_factor, kl_factor = evaluation.objective_factors(experiment)
+    assert kl_factor / reconstruction_factor == pytest.approx(WEIGHTS_OF_KL[module], rel=0.01)
 
 
 @pytest.mark.parametrize("module", ["mlp_vae", "mlp_cvae", "tfp_cvae"])
@@ -122,19 +126,19 @@ def test_the_twin_weighs_the_kl_as_an_elbo_does(
 ) -> None:
     port = program(module)
     data = sample(port.dataset)
-    run = port.experiment(port.config(objective="elbo"), data, Seeded(0), "float64")
-    spread_out(run)
-    figures = port.evaluate(run, data, images=3, samples=5)
-    assert figures["kl_weight"] == 1.0
-    assert figures["elbo"] - evaluation.log_normaliser(port.likelihood) == pytest.approx(
-        -figures["objective"], rel=0.02
+    experiment = port.experiment(port.config(objective="elbo"), data, Seeded(0), "float64")
+    spread_out(experiment)
+    metrics = port.evaluate(experiment, images=3, samples=5)
+    assert metrics["kl_weight"] == 1.0
+    assert metrics["elbo"] - evaluation.log_normaliser(port.likelihood) == pytest.approx(
+        -metrics["objective"], rel=0.02
     )
 
 
-def test_the_class_means_can_start_farther_apart() -> None:
-    port = program("tfp_cvae")
+def test_the_class_means_can_start_farther_apart(sample: Callable[[str], Dataset]) -> None:
+    port, data = program("tfp_cvae"), sample("mnist")
     near, far = (
-        port.build(port.config(mean_spread=spread), Seeded(0).weights(), "float64")
+        port.experiment(port.config(mean_spread=spread), data, Seeded(0), "float64").model
         for spread in (1.0, 128.0)
     )
     means = [model.class_mean(tf.eye(10, dtype=tf.float64)).numpy() for model in (near, far)]
@@ -144,9 +148,9 @@ def test_the_class_means_can_start_farther_apart() -> None:
     )
 
 
-def spread_out(run: Any) -> None:
+def spread_out(experiment: Any) -> None:
     """Moves the weights, so that the KL differs from image to image as in a trained model."""
-    for i, variable in enumerate(run.variables):
+    for i, variable in enumerate(experiment.variables):
         noise = np.random.default_rng(i).normal(size=variable.shape)
         variable.assign(variable + 0.05 * noise)
 
@@ -155,13 +159,13 @@ def spread_out(run: Any) -> None:
 def test_closed_form_and_sampled_kl_agree(module: str, sample: Callable[[str], Dataset]) -> None:
     port = program(module)
     data = sample(port.dataset)
-    run = port.experiment(port.config(), data, Seeded(0), "float64")
-    spread_out(run)
+    experiment = port.experiment(port.config(), data, Seeded(0), "float64")
+    spread_out(experiment)
     images, labels = np.repeat(data.test_images[:1], 1000, 0), np.repeat(data.test_labels[:1], 1000)
     parts = []
     for k in range(20):
-        eps = run.chance.codes(f"{k}", (1000, run.latent_dim)).astype(np.float64)
-        parts.append(evaluation.per_image(run, images, labels, eps))
+        eps = experiment.chance.codes(f"{k}", (1000, experiment.latent_dim)).astype(np.float64)
+        parts.append(evaluation.per_image(experiment, images, labels, eps))
     kl = float(parts[0].kl[0])
     sampled = np.concatenate([-p.log_weight - p.reconstruction for p in parts])
     assert kl == pytest.approx(sampled.mean(), abs=5 * sampled.std() / np.sqrt(len(sampled)))
@@ -179,11 +183,11 @@ def test_the_classifier_is_a_judge(whole: Callable[[str], Dataset]) -> None:
 
 def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Dataset]) -> None:
     data = sample("mnist")
-    run = SimpleNamespace(
-        model=None, chance=Seeded(0), latent_dim=2,
+    experiment = SimpleNamespace(
+        data=data, model=None, chance=Seeded(0), latent_dim=2,
         posterior=lambda images, labels: Posterior(
             tf.one_hot(labels, 2, dtype=tf.float64),
-            None,
+            tf.zeros([len(labels), 2, 2]),
             tf.one_hot(labels, 10, dtype=tf.float64)[:, :2],
         ),
     )  # fmt: skip
@@ -193,7 +197,8 @@ def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Datase
         pictures = data.train_images[data.train_labels == shown][:20] / 255
         return np.resize(pictures, (len(eps), 28, 28))
 
-    found = evaluation.wanted_digits(run, data, draw)
+    z_mean = evaluation.encode_test_set(experiment).z_mean
+    found = evaluation.wanted_digits(experiment, z_mean, draw)
     assert found["right"][7] == found["grid_right"][7] == 0
     assert min(k for digit, k in enumerate(found["right"]) if digit != 7) > 900
     assert found["share"] == sum(found["right"]) / 10_000

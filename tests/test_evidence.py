@@ -1,9 +1,14 @@
-"""The reference results vouch for the code as it is, the READMEs say what they say, and both
-agree."""
+"""The kept results vouch for the code as it is, the tables say what they say, and both agree."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,140 +16,301 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from reproductions import CATALOGUE, RECORDED, program, tables, wholeruns
-from reproductions.reference import REFERENCE, SEEDS, load_seeds
-from reproductions.verify import as_entry
+from common import lockstep as rule
+from common.expected import expectation
+from common.runs import source_digest
+from reproductions import GOLDEN, MODULES, program
+from reproductions.evidence import kept, lockstep, tables, whole_runs
+from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.kept import REFERENCE, load_record, load_seeds
+from reproductions.evidence.probe import differences
 from tests.conftest import ROOT
 
-MODULES = [entry.module for entry in CATALOGUE]
 SIZE_LIMIT = 15 * 2**20  # bytes of the whole folder
 ELBO, ELBO_MARGIN = -78.3, 0.5  # nats: upstream's figure, and the spread that is allowed
 
 
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-
-
-def digest(module: str) -> str:
-    return program(module).source_digest
+# --- What is kept ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_results_are_those_of_the_present_code(module: str) -> None:
-    advice = (
-        "the code has changed: python -m reproductions.reference --renew, or make the runs again"
-    )
-    assert load_seeds(module)["source_sha256"] == digest(module), advice
-    if module in RECORDED.values():
-        content = json.loads((REFERENCE / module / "lockstep.json").read_text())
-        assert content["source_sha256"] == digest(module), advice
+    advice = "the code has changed: full_runs --renew (CONTRIBUTING.md), or make the runs again"
+    digest = program(module).source_digest
+    assert load_seeds(module)["source_sha256"] == digest, advice
+    if not DOCUMENTS[module].unrecorded:
+        content = kept.load_lockstep(module)
+        assert content["source_sha256"] == digest, advice
         assert [entry["precision"] for entry in content["entries"]] == ["float32", "float64"]
         assert all(entry["passed"] for entry in content["entries"])
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_reference_run_is_a_whole_run_with_the_documents_settings(module: str) -> None:
-    folder = REFERENCE / module
-    record = json.loads((folder / "run.json").read_text())
-    assert record["finished"] is True
-    assert record["quick"] is False
-    assert record["seed"] == 0
+def test_a_kept_run_is_a_whole_run_with_the_documents_settings(module: str) -> None:
+    record = load_record(module)
+    assert (record["finished"], record["quick"], record["seed"]) == (True, False, 0)
     config = program(module).config  # a setting that is younger than the run had its default then
     assert config(**record["config"]) == config()
-    assert len(load_seeds(module)["runs"]) == SEEDS[module]
-    for path in folder.iterdir():
+    for path in (REFERENCE / module).iterdir():
         if path.suffix in (".png", ".gif"):
             assert np.std(iio.imread(path, index=None)) > 0
 
 
-def test_the_reference_results_stay_small() -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_no_seed_is_left_out_and_every_kept_run_has_its_evaluation(module: str) -> None:
+    document, runs = DOCUMENTS[module], load_seeds(module)["runs"]
+    assert [run["seed"] for run in runs] == list(range(document.seeds))
+    evaluations = [run.get("evaluation") for run in [*runs, load_record(module)]]
+    for variant in document.variants:
+        record = load_record(f"{module}/{variant.name}")
+        assert record["finished"] is True
+        evaluations.append(record["evaluation"])
+    for evaluation in evaluations:
+        assert evaluation and math.isfinite(evaluation["log_likelihood"])
+
+
+def test_the_kept_results_stay_small() -> None:
     assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < SIZE_LIMIT
 
 
-@pytest.mark.parametrize("name", tables.READMES)
-def test_the_tables_of_the_readme_are_fresh(name: str) -> None:
-    text = Path(name).read_text()
-    assert text.count("<!-- table ") == 3
-    assert tables.fill(text, tables.READMES[name]) == text, "python -m reproductions.tables"
+def test_the_kept_results_are_found_from_any_folder(tmp_path: Path) -> None:
+    code = (
+        "from reproductions.evidence.kept import load_seeds; print(load_seeds('mlp_vae')['module'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "mlp_vae\n"
 
 
-def test_whole_runs_are_equivalent_where_that_can_be_tested() -> None:
-    comparisons = wholeruns.available()
-    assert {c.module for c in comparisons} == set(RECORDED.values())
-    tested = {c.module for c in comparisons if c.equivalent is not None}
-    assert {"mlp_vae", "rmsprop_vae", "conv_vae"} <= tested
-    assert [wholeruns.as_line(c) for c in comparisons if c.equivalent is False] == []
+# --- The digest -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", ["000", "003"])
-def test_the_printed_losses_lie_where_ours_would(document: str) -> None:
-    assert wholeruns.outside(document) == []
+@pytest.fixture
+def digest_of(tmp_path: Path) -> Callable[[str], str]:
+    """The digest of a module with some source."""
+
+    def digest(source: str) -> str:
+        path = tmp_path / "module.py"
+        path.write_text(source)
+        return source_digest(path)
+
+    return digest
+
+
+def test_the_digest_sees_what_can_move_a_number_and_nothing_else(
+    digest_of: Callable[[str], str],
+) -> None:
+    source = (ROOT / "reproductions" / "mlp_vae.py").read_text()
+    digest = digest_of(source)
+    assert digest_of(source + "\n# a comment\n") == digest
+    assert digest_of(source.replace("HELD_BACK = 5_000  #", "HELD_BACK = 5000\n#")) == digest
+    assert digest_of(re.sub(r'"""Document 000', '"""The document 000', source)) == digest
+    assert digest_of(source.replace("HELD_BACK = 5_000", "HELD_BACK = 5_001")) != digest
+    assert digest_of(source.replace("tf.nn.relu(x @", "tf.nn.elu(x @", 1)) != digest
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("optimizers.py", True), ("classifier.npz", True), ("errors.py", False), ("cli.py", False)],
+)
+def test_the_digest_counts_the_files_that_a_number_passes_through(
+    name: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ROOT / "reproductions" / "mlp_vae.py"
+    before = source_digest(module)
+    read_text, read_bytes = Path.read_text, Path.read_bytes
+
+    def text(path: Path, *args: Any, **options: Any) -> str:
+        return read_text(path, *args, **options) + ("\nX = 1\n" if path.name == name else "")
+
+    monkeypatch.setattr(Path, "read_text", text)
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: read_bytes(path) + b"0" * (path.name == name)
+    )
+    assert (source_digest(module) != before) is counts
+
+
+def test_the_probe_names_what_is_not_what_it_was() -> None:
+    before = {"evaluation": {"elbo": -1.5, "units": 2}, "report": ["a", None]}
+    assert list(differences(before, before)) == []
+    assert list(differences({**before, "report": ["b", None]}, before)) == [
+        "report[0]: 'b', was 'a'"
+    ]
+    after = {**before, "evaluation": {"elbo": -1.5001, "units": 2}}
+    assert [line.split(":")[0] for line in differences(after, before)] == ["evaluation elbo"]
+    assert list(differences({**before, "report": ["a"]}, before))
+
+
+# --- The tables -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tables.FILES)
+def test_the_tables_are_fresh(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "<!-- table " in text
+    assert tables.fill(text, tables.FILES[name]) == text, "reproductions.evidence.tables"
+
+
+def test_the_expected_intervals_are_fresh() -> None:
+    assert tables.EXPECTED.read_text() == tables.expected_text(), "reproductions.evidence.tables"
+
+
+def test_chinese_tables_have_no_english_words() -> None:
+    names = "ELBO|nat|float32|float64"
+    for name in ("results", "lockstep", "wholeruns", "spreads"):
+        for row in tables.TABLES[name].rows():
+            for cell in map(tables.chinese, row):
+                left = re.sub(rf"`[^`]*`|\b(?:{names})\b", "", cell)
+                assert not re.search(r"[A-Za-z]{3}", left), cell
+
+
+# --- Whole runs -----------------------------------------------------------------------------------
+
+
+def test_no_row_of_the_whole_runs_fails() -> None:
+    comparisons = whole_runs.available()
+    assert {c.module for c in comparisons} == {d.module for d in RECORDED}
+    assert [whole_runs.as_line(c) for c in comparisons if c.equivalent is False] == []
+    shown = {c.module for c in comparisons if c.equivalent}
+    assert {"mlp_vae", "rmsprop_vae", "conv_vae"} <= shown
+
+
+@pytest.mark.parametrize("document", RECORDED, ids=lambda d: d.module)
+def test_the_printed_losses_lie_where_ours_would(document: Any) -> None:
+    if document.seeds > 1:
+        assert whole_runs.outliers(document) == []
+
+
+def test_a_wrong_printed_loss_would_be_noticed() -> None:
+    document = DOCUMENTS["rmsprop_vae"]
+    assert document.printed is not None
+    wrong = document.printed._replace(values=(645.08, 173.02 * 1.5, 165.30, 172.93))
+    assert [o.at for o in whole_runs.outliers(replace(document, printed=wrong))] == [1000]
 
 
 def test_the_elbo_of_epoch_100_is_upstreams() -> None:
-    final = wholeruns.curve("elbo_cvae", "test_elbo")[:, 99]
-    assert np.abs(final - ELBO).max() <= ELBO_MARGIN
+    finals = [curve[99] for curve in kept.our_curves("elbo_cvae", "test_elbo")]
+    assert np.abs(np.array(finals) - ELBO).max() <= ELBO_MARGIN
 
 
-# --- The statistics themselves --------------------------------------------------------------------
+def comparison(ours: Any, theirs: Any) -> whole_runs.Comparison:
+    return whole_runs.Comparison("mlp_vae", "", np.array(ours, float), np.array(theirs, float))
 
 
-def comparison(ours: Any, theirs: Any) -> wholeruns.Comparison:
-    return wholeruns.Comparison("mlp_vae", "", np.array(ours, float), np.array(theirs, float))
-
-
-def test_equal_laws_are_equivalent_and_shifted_ones_are_not() -> None:
+def test_equal_distributions_are_equivalent_and_shifted_ones_are_not() -> None:
     draws = np.random.default_rng(0)
     theirs = draws.normal(100, 0.5, 8)
-    assert comparison(draws.normal(100, 0.5, 10), theirs).equivalent is True
-    assert comparison(draws.normal(103, 0.5, 10), theirs).equivalent is False  # beyond 2 %
-    assert comparison(draws.normal(97, 0.5, 10), theirs).equivalent is False
+    assert comparison(draws.normal(100, 0.5, 10), theirs).verdict == "equivalent within 1 %"
+    for mean in (103, 97):
+        wrong = comparison(draws.normal(mean, 0.5, 10), theirs)
+        assert (wrong.equivalent, wrong.verdict) == (False, "DIFFERENT")
 
 
-def test_too_much_noise_is_not_equivalence() -> None:
+def test_too_much_noise_shows_nothing_and_fails_where_the_seeds_are_enough() -> None:
     draws = np.random.default_rng(1)
-    noisy = comparison(draws.normal(100, 9, 5), draws.normal(100, 9, 5))
-    assert noisy.power < wholeruns.POWER
-    assert noisy.equivalent is None
-    noisy_ours = comparison(draws.normal(100, 9, 5), draws.normal(100, 0.5, 5))
-    assert noisy_ours.equivalent is False
+    few = comparison(draws.normal(100, 9, 5), draws.normal(100, 9, 5))
+    assert (few.equivalent, few.verdict) == (None, "not shown within 2 %")
+    enough = comparison(draws.normal(100, 9, 20), draws.normal(100, 9, 20))
+    assert enough.equivalent is False
 
 
-def test_power_is_how_often_equal_laws_are_shown_to_be_equal() -> None:
+def test_the_interval_is_what_the_two_tests_do_not_reject() -> None:
     draws = np.random.default_rng(2)
-    theirs = draws.normal(100, 0.9, 8)
-    expected = comparison(theirs, theirs).power
-    pairs = draws.normal(theirs.mean(), theirs.std(ddof=1), [400, 2, 8])
-    shown = [c.equivalent for c in (comparison(a, b) for a, b in pairs) if c.p is not None]
-    assert expected > 0.8
-    assert np.mean(shown) == pytest.approx(expected, abs=0.1)
+    c = comparison(draws.normal(100, 2, 7), draws.normal(99, 1, 5))
+    assert c.margin_shown is not None
+    assert c.p(c.margin_shown) == pytest.approx(whole_runs.ALPHA, rel=1e-6)
 
 
-def test_negative_figures_are_compared_by_size() -> None:
-    assert comparison([-100.0, -100.1, -99.9], [-100.0, -100.2, -99.8]).equivalent is True
+def test_one_in_ten_intervals_misses_the_true_ratio() -> None:
+    """With equal distributions: 1,000 pairs, standard error 1 per cent."""
+    draws = np.random.default_rng(3).normal(100, 5, [1000, 2, 6])
+    inside = [low <= 0 <= high for a, b in draws[:, :] for low, high in [_interval(a, b)]]
+    assert np.mean(inside) == pytest.approx(1 - 2 * whole_runs.ALPHA, abs=0.03)
 
 
-def test_too_few_seeds_make_no_claim() -> None:
-    few = comparison([1.0, 1.1, 0.9], [1.05])
-    assert few.equivalent is None
-    assert few.p is None
-    assert few.in_spreads == pytest.approx(-0.5)
-    assert comparison([1.0], [1.0, 1.0]).in_spreads is None
+def _interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    interval = comparison(ours, theirs).interval
+    assert interval is not None
+    return interval
 
 
-def test_a_wrong_printed_loss_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = wholeruns.PRINTED["003"]
-    wrong = printed._replace(values=(printed.values[0] * 1.5, *printed.values[1:]))
-    monkeypatch.setitem(wholeruns.PRINTED, "003", wrong)
-    assert [found[0] for found in wholeruns.outside("003")] == [1000]
+def test_power_is_how_often_equal_distributions_are_shown_equivalent() -> None:
+    pairs = np.random.default_rng(4).normal(100, 0.9, [400, 2, 8])
+    compared = [comparison(a, b) for a, b in pairs]
+    powers = [c.power() or 0.0 for c in compared]
+    assert np.mean([c.equivalent is True for c in compared]) == pytest.approx(
+        np.mean(powers), abs=0.05
+    )
+
+
+def test_spread_and_shape_are_compared_too() -> None:
+    draws = np.random.default_rng(5)
+    c = comparison(draws.normal(100, 4, 20), draws.normal(100, 1, 20))
+    assert c.spread is not None and c.shape is not None
+    assert c.spread.low < 4 < c.spread.high
+    assert c.spread.low > 1 and c.spread.p < 1e-3 and c.shape < 0.05
+
+
+def test_negative_numbers_are_compared_by_size() -> None:
+    c = comparison([-100.0, -100.1, -99.9], [-100.0, -100.2, -99.8])
+    assert c.equivalent is True
+    assert comparison([-104.0, -104.1], [-100.0, -100.2]).equivalent is False
+
+
+def test_a_single_run_is_held_against_the_prediction_interval_of_the_others() -> None:
+    inside, outside = comparison([1.0, 1.1, 0.9], [1.2]), comparison([1.0, 1.1, 0.9], [2.0])
+    assert inside.equivalent is None and "single run inside" in inside.verdict
+    assert outside.equivalent is False and "OUTSIDE" in outside.verdict
+    assert comparison([1.0], [1.0]).equivalent is None
+
+
+def test_runs_that_were_stopped_early_are_compared_up_to_there() -> None:
+    ours = [np.linspace(10, 1, 10) + i for i in range(2)]
+    theirs = [np.linspace(10, 1, 10), np.linspace(10, 1, 10)[:4]]
+    found = whole_runs.of_curves("mlp_vae", "cost", ours, theirs)
+    expected = [("cost, final", 1), ("cost, whole curve", 1),
+                ("cost, epoch 4", 2), ("cost, first 4 epochs", 2)]  # fmt: skip
+    assert [(c.figure, len(c.theirs)) for c in found] == expected
+    assert found[2].theirs.tolist() == [7, 7]
+
+
+# --- What a user is told --------------------------------------------------------------------------
+
+
+def test_a_run_is_told_where_it_should_end(tmp_path: Path) -> None:
+    path = tmp_path / "expected.json"
+    path.write_text(
+        '{"m": {"column": "loss", "whole": {"seeds": 10, "interval": [164.07, 167.04]}}}'
+    )
+    record = {"quick": False, "results": {"final_loss": 165.61}}
+    assert expectation(path, "m", record) == (
+        "reference: 164.1 to 167.0 (95 % of runs, 10 seeds); this run: 165.6, inside"
+    )
+    outside = expectation(path, "m", {"quick": False, "results": {"final_loss": 170.2}})
+    assert outside is not None and "this run: 170.2, outside: compare versions" in outside
+    assert expectation(path, "m", {"quick": True, "results": {"final_loss": 1.0}}) is None
+    assert expectation(path, "n", record) is None
+    assert expectation(tmp_path / "none.json", "m", record) is None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_kept_run_ends_inside_its_own_interval(module: str) -> None:
+    line = expectation(tables.EXPECTED, module, load_record(module))
+    assert (line is None) == (DOCUMENTS[module].seeds < tables.FEWEST)
+    assert line is None or line.endswith("inside")
+
+
+# --- The lockstep's entries -----------------------------------------------------------------------
 
 
 def test_entries_of_verify_survive_json() -> None:
-    from common import lockstep
-    from reproductions import GOLDEN
-
-    recording = lockstep.load(GOLDEN / "000" / "lockstep-float64.json")
-    same = lockstep.Replay(recording.loss, recording.initial_weights, recording.weights, 0.0)
-    entry = as_entry("mlp_vae", recording, lockstep.compare(recording, same))
+    recording = rule.load(GOLDEN / "000" / "lockstep-float64.json")
+    same = rule.Replay(recording.loss, recording.initial_weights, recording.weights, 0.0)
+    entry = lockstep.as_entry("mlp_vae", recording, rule.compare(recording, same))
     assert json.loads(json.dumps(entry)) == entry
+
+
+def test_digits_are_rounded_down() -> None:
+    assert [lockstep.floored(d) for d in (15.98, 5.0, None)] == ["15.9", "5.0", "–"]

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.files import write_atomically
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT, names, small_disk
 
-PATIENCE = 60.0  # seconds until a child process counts as stuck
-MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 KILLS = 10
 SIZE = 1_000_000  # bytes: long enough to be caught in the middle
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mounts a disk of `size` bytes on `folder`; skips the test where that is not allowed."""
-    folder.mkdir()
-    if MOUNT is None or UMOUNT is None:
-        pytest.skip("there is no mount")
-    mount = [MOUNT, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small disk takes root")
-    try:
-        yield folder
-    finally:
-        subprocess.run([UMOUNT, "--lazy", str(folder)], check=True)
 
 
 def start(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -52,10 +32,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait(PATIENCE)
     if process.stdout:
         process.stdout.close()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
 
 
 @pytest.mark.parametrize("content", [b"\0\xff\r\n", "grüß\n", b"", "x" * SIZE])

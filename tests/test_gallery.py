@@ -24,18 +24,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import animation, plotting
-from reproductions import CATALOGUE, GOLDEN, program, wholeruns
+from common import plotting
+from common.pictures import gif, normal_quantiles, png
+from reproductions import GOLDEN, MODULES, program
+from reproductions.evidence import whole_runs
+from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.kept import REFERENCE
 from reproductions.gallery import __main__ as command
 from reproductions.gallery import charts, content, markup, pictures
 from reproductions.gallery.content import collect
 from reproductions.gallery.page import render
-from reproductions.reference import REFERENCE
 from tests.conftest import ROOT
 
 HOSTILE = "<script>alert('x')</script>\"'&</script>"
 TEMPLATE = command.TEMPLATE.read_text()
-MODULES = [entry.module for entry in CATALOGUE]
 EPOCHS = 3
 
 
@@ -59,16 +61,16 @@ def make_run(folder: Path, module: str, **record: Any) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(record))
     x, every = ("step", 100) if module == "rmsprop_vae" else ("epoch", 1)
-    trace = content.EXHIBITS[module].traces[0].column
+    trace = DOCUMENTS[module].curves[0].column
     columns = dict.fromkeys([x, "loss", "reconstruction", "kl", trace])
     rows = [",".join(columns)]
     for i in range(1, EPOCHS + 1):
         rows.append(",".join(str(i * every) if c == x else str(300 - i) for c in columns))
     (folder / "history.csv").write_text("\n".join(rows) + "\n")
     for name in ("manifold", "class-8", "latent", "curves"):
-        (folder / f"{name}.png").write_bytes(animation.png(np.full((30, 40), 90, np.uint8)))
+        (folder / f"{name}.png").write_bytes(png(np.full((30, 40), 90, np.uint8)))
     captions = ["before training", *(f"{x} {i}" for i in range(1, EPOCHS + 1))]
-    (folder / "training.gif").write_bytes(animation.gif(make_frames(), captions))
+    (folder / "training.gif").write_bytes(gif(make_frames(), captions))
     return folder
 
 
@@ -242,10 +244,10 @@ def chromium(profile: Path) -> Iterator[Browser]:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=MODULES)
-def test_docstring_says_what_the_page_shows(entry):
-    text = content.read_docstring(content.MODULES / f"{entry.module}.py")
-    assert text["number"] == entry.document
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_says_what_the_page_shows(module):
+    text = content.read_docstring(content.PACKAGE / f"{module}.py")
+    assert text["number"] == DOCUMENTS[module].name
     assert text["what"].endswith(".")
     assert text["source"].startswith("Source: ")
     assert text["trains"].startswith("Trains ")
@@ -278,12 +280,12 @@ def test_docstring_of_no_module(tmp_path):
     ],
 )
 def test_band_of_the_original(module, column, xs):
-    original = content.read_original(GOLDEN, content.EXHIBITS[module])
+    original = content.read_original(GOLDEN, DOCUMENTS[module])
     low, high = original["seeds"]["bands"][column]
     assert [x for x, _ in low] == [x for x, _ in high] == list(xs)
     assert all(a <= b for (_, a), (_, b) in zip(low, high, strict=True))
     assert (low == high) == (original["seeds"]["count"] == 1)
-    assert set(original["pictures"]) == set(content.EXHIBITS[module].pictures)
+    assert set(original["pictures"]) == set(DOCUMENTS[module].pictures)
 
 
 def test_band_of_the_reference(tmp_path):
@@ -337,7 +339,7 @@ def test_whole_runs_are_those_of_the_folder_given(tmp_path, factor, verdict):
 def test_whole_runs_of_the_project(monkeypatch):
     monkeypatch.chdir(ROOT)
     found = [c for view in collect(REFERENCE, [])["modules"] for c in view["whole_runs"]]
-    ours, expected = map(wholeruns.as_entry, found), map(wholeruns.as_entry, wholeruns.available())
+    ours, expected = (list(map(whole_runs.as_entry, c)) for c in (found, whole_runs.available()))
     assert list(ours) == list(expected)
 
 
@@ -346,10 +348,6 @@ def test_runs_that_end_early_are_not_compared_as_whole_ones(tmp_path):
     for loss in ([], [3.0, 2.0]):
         (tmp_path / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": [{"loss": loss}]}))
         assert collect(tmp_path, [])["modules"][0]["whole_runs"] == []
-
-
-def test_every_module_has_an_exhibit():
-    assert list(content.EXHIBITS) == MODULES
 
 
 def test_film_has_the_frames_of_the_gif(tmp_path):
@@ -368,7 +366,7 @@ def test_film_has_the_frames_of_the_gif(tmp_path):
 def test_long_film_is_thinned_out(tmp_path):
     n = pictures.MAX_FRAMES + 30
     frames = [np.full((28, 28), i % 256, np.uint8) for i in range(n)]
-    (tmp_path / "training.gif").write_bytes(animation.gif(frames, [str(i) for i in range(n)]))
+    (tmp_path / "training.gif").write_bytes(gif(frames, [str(i) for i in range(n)]))
     film, _ = pictures.read_film(tmp_path / "training.gif", [str(i) for i in range(n)])
     assert len(film["labels"]) == pictures.MAX_FRAMES
     assert (film["labels"][0], film["labels"][-1]) == ("0", str(n - 1))
@@ -406,7 +404,7 @@ def test_labels_that_do_not_fit_are_not_used(tmp_path):
 def test_grid_is_cut_out_of_its_figure(tmp_path, background):
     images = np.full((15, 15, 28, 28), background)
     images[0, 0], images[14, 14], images[0, 14] = 0.2, 0.4, 0.8
-    axis = plotting.normal_quantiles(15)
+    axis = normal_quantiles(15)
     figure = plotting.manifold(images, axis, axis, "Title", "gray")
     (tmp_path / "manifold.png").write_bytes(plotting.to_png(figure, "note"))
     size: pictures.Picture = {"src": "", "width": 420, "height": 420}
@@ -578,8 +576,8 @@ def test_page_is_whole(reference):
     for tag, attributes in outline.elements:
         if tag == "img":
             assert {"alt", "width", "height"} <= set(attributes)
-    for entry in CATALOGUE:
-        assert f"<code>python -m reproductions.{entry.module}</code>" in page
+    for module in MODULES:
+        assert f"<code>python -m reproductions.{module}</code>" in page
     assert page.count("equal to 15 digits over 10 steps") == 5
     assert "described without a program" in page
     assert "2961.34" not in page.replace(",", "") or "2,961.34" in page
@@ -649,7 +647,9 @@ def test_page_without_any_run(tmp_path):
     page = make_page(tmp_path)
     assert page.count("No run yet: the command above makes one.") == len(MODULES)
     assert page.count("No verdict is stored.") == len(MODULES) - 1
-    assert page.count("<code>python -m reproductions.reference --renew tfp_cvae</code>") == 1
+    assert (
+        page.count("<code>python -m reproductions.evidence.full_runs --renew tfp_cvae</code>") == 1
+    )
     assert page.count("<em>no run yet</em>") == len(MODULES) - 1
 
 

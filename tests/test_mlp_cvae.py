@@ -17,7 +17,7 @@ from common.training import Losses
 from reproductions import mlp_cvae, mlp_vae
 
 Array = np.ndarray
-Model = dict[str, Any]
+Model = Any  # of either module
 
 BATCH = 32
 OF_THE_LABEL = ("y_w1", "y_w2")
@@ -44,22 +44,22 @@ def noise() -> Any:
 def build(module: Any, hidden: int = 256, initial_stddev: float = 1e-3) -> Model:
     """A float64 model. With equal seeds the variables that both modules have start equal."""
     config = module.Config(hidden=hidden, initial_stddev=initial_stddev)
-    model: Model = module.build(config, Seeded(5).weights(), "float64")
+    model: Model = module.build(config, Seeded(5).initializer(), "float64")
     random = np.random.RandomState(2)
     for name in mlp_vae_names():
         if name.startswith("b") or name.endswith("_b"):  # zeros would hide a lost bias
-            model[name].assign(random.normal(0, 0.1, model[name].shape))
+            bias = getattr(model, name)
+            bias.assign(random.normal(0, 0.1, bias.shape))
     return model
 
 
 def mlp_vae_names() -> list[str]:
-    config = mlp_vae.Config(hidden=2)
-    return list(mlp_vae.build(config, Seeded(0).weights()))
+    return list(mlp_vae.Model._fields)
 
 
 def mute(model: Model) -> Model:
     for name in OF_THE_LABEL:
-        model[name].assign(tf.zeros_like(model[name]))
+        getattr(model, name).assign(tf.zeros_like(getattr(model, name)))
     return model
 
 
@@ -71,7 +71,7 @@ def losses_and_gradients(
     def compute() -> Any:
         with tf.GradientTape() as tape:
             losses = module.loss(model, images(), y, noise())
-        return losses, tape.gradient(losses.loss, model)
+        return losses, tape.gradient(losses.loss, model._asdict())
 
     run = tf.function(compute, jit_compile=xla) if graph else compute
     losses, gradients = run()
@@ -87,14 +87,14 @@ def losses_and_gradients(
 def test_the_variables_are_those_of_mlp_vae_and_two_more() -> None:
     """In its order and of its shapes; the rows of the label come last, so they disturb no draw."""
     plain, labelled = (
-        m.build(m.Config(), Seeded(5).weights(), "float64") for m in (mlp_vae, mlp_cvae)
+        m.build(m.Config(), Seeded(5).initializer(), "float64") for m in (mlp_vae, mlp_cvae)
     )
-    assert list(labelled) == [*plain, *OF_THE_LABEL]
-    for name, variable in plain.items():
-        assert labelled[name].numpy().tobytes() == variable.numpy().tobytes(), name
+    assert list(labelled._fields) == [*plain._fields, *OF_THE_LABEL]
+    for name, variable in plain._asdict().items():
+        assert getattr(labelled, name).numpy().tobytes() == variable.numpy().tobytes(), name
     for name in OF_THE_LABEL:
-        assert labelled[name].shape == (10, 256)
-        rows = labelled[name].numpy()
+        rows = getattr(labelled, name).numpy()
+        assert rows.shape == (10, 256)
         assert 0.5e-3 < rows.std() < 1e-3  # a truncated normal of 0.001: 0.88e-3
         assert np.abs(rows).max() <= np.float32(2e-3)
 
@@ -123,7 +123,7 @@ def test_with_a_mute_label_it_is_mlp_vae_to_the_last_bit(how: str, initial_stdde
 def test_a_label_that_is_not_mute_makes_another_loss(name: str) -> None:
     """The control of the test above: either half of the model hears the label."""
     plain, labelled = build(mlp_vae), mute(build(mlp_cvae))
-    labelled[name].assign(np.random.RandomState(3).normal(0, 0.1, (10, 256)))
+    getattr(labelled, name).assign(np.random.RandomState(3).normal(0, 0.1, (10, 256)))
     expected, _ = losses_and_gradients(mlp_vae, plain, labels())
     ours, _ = losses_and_gradients(mlp_cvae, labelled, labels())
     assert ours.loss != expected.loss
@@ -149,7 +149,7 @@ def test_training_hears_the_label() -> None:
 
 def by_concatenation(model: Model, x: Array, digits: Array, eps: Array) -> Losses:
     """Section 3 as it is told: the one-hot label joins the image and the code; in NumPy."""
-    w = {name: variable.numpy() for name, variable in model.items()}
+    w = {name: variable.numpy() for name, variable in model._asdict().items()}
     y = np.eye(10)[digits]
     pixels = (x.reshape(len(x), 784).astype(np.float32) * np.float32(1 / 255)).astype(np.float64)
     h1 = np.maximum(np.hstack([pixels, y]) @ np.vstack([w["w1"], w["y_w1"]]) + w["b1"], 0)
@@ -199,7 +199,7 @@ def test_gradients_of_the_labels_rows_are_those_of_central_differences(name: str
     _, gradients = losses_and_gradients(mlp_cvae, model, y)
     gradient = gradients[name]
     assert gradient is not None
-    expected = central_differences(lambda: float(loss()), model[name])
+    expected = central_differences(lambda: float(loss()), getattr(model, name))
     largest = np.abs(expected).max()
     assert largest > 1
     assert np.abs(gradient - expected).max() <= DIFFERENCES * largest
@@ -225,7 +225,8 @@ def test_a_wrong_label_changes_the_loss() -> None:
 def test_a_recorded_start_equals_that_of_mlp_vae() -> None:
     """So a recording of mlp_vae could be replayed by this module, its label mute."""
     plain, labelled = (
-        m.build(m.Config(hidden=16), Recorded(3).weights(), "float64") for m in (mlp_vae, mlp_cvae)
+        m.build(m.Config(hidden=16), Recorded(3).initializer(), "float64")
+        for m in (mlp_vae, mlp_cvae)
     )
-    for name, variable in plain.items():
-        np.testing.assert_array_equal(labelled[name], variable)
+    for name, variable in plain._asdict().items():
+        np.testing.assert_array_equal(getattr(labelled, name), variable)

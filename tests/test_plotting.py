@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from scipy import special, stats
 from common import plotting
 from common.chance import Seeded
 from common.datasets import Dataset
+from common.evaluation import encode_test_set
+from common.pictures import grid_codes, normal_quantiles
+from common.program import usual_pictures
 from common.training import Progress, Row
 from reproductions import conv_vae, elbo_cvae, mlp_cvae, mlp_vae, rmsprop_vae, tfp_cvae
 
@@ -34,7 +38,7 @@ QUANTILES = stats.norm.ppf(np.linspace(0.05, 0.95, 15))
 MINUS = "\N{MINUS SIGN}"
 
 
-# --- Reading figures ------------------------------------------------------------------------------
+# --- Reading pictures -----------------------------------------------------------------------------
 
 
 def array_of(axes: Axes) -> Array:
@@ -76,12 +80,12 @@ def titles(figure: Figure) -> list[str]:
 
 
 def test_normal_quantiles_are_those_of_the_documents() -> None:
-    np.testing.assert_array_equal(plotting.normal_quantiles(15), QUANTILES)
+    np.testing.assert_array_equal(normal_quantiles(15), QUANTILES)
 
 
 def test_grid_codes_have_z0_along_the_columns_and_z1_along_the_rows() -> None:
     z0, z1 = np.array([1.0, 2, 3]), np.array([10.0, 20])
-    z = plotting.grid_codes(z0, z1)
+    z = grid_codes(z0, z1)
     assert z.shape == (2, 3, 2)
     for i in range(2):
         for j in range(3):
@@ -118,8 +122,10 @@ def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -
 
 def test_the_axis_of_the_total_is_that_of_the_objective() -> None:
     document = ("Cost", "cost of a batch")
-    assert plotting.total_axis("document", *document) == document
-    assert plotting.total_axis("elbo", *document) == ("ELBO, negated", "nats per image")
+    for config in (mlp_vae.Config(), conv_vae.Config()):
+        assert plotting.total_axis(config, document) == document
+    elbo = mlp_vae.Config(objective="elbo")
+    assert plotting.total_axis(elbo, document) == ("ELBO, negated", "nats per image")
 
 
 def test_image_grid_keeps_rows_columns_and_labels() -> None:
@@ -170,7 +176,7 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
     random = np.random.RandomState(0)
     z, labels = random.normal(size=(50, 2)), np.arange(50) % 10
     names = [f"class {chr(97 + i)}" for i in range(10)]
-    figure = plotting.latent_scatter(z, labels, names, "A title")
+    figure = plotting.latent_scatter(z, labels, names, np.zeros([50, 2]))
     axes, bar = figure.axes
     [points] = axes.collections
     np.testing.assert_array_equal(points.get_offsets(), z)
@@ -179,7 +185,11 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
     assert points.get_cmap().N == 10
     assert len(np.unique(points.to_rgba(np.arange(10)), axis=0)) == 10
     assert points.get_clim() == (-0.5, 9.5)  # a class's tick stands in the middle of its colour
-    assert titles(figure) == ["A title"]
+    assert titles(figure) == [
+        "Posterior means of the 50 test images,\nand the prior N(0, 1) at 1 σ"
+    ]
+    [circle] = axes.patches
+    assert (circle.get_radius(), circle.get_center()) == (1.0, (0.0, 0.0))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
     assert bar.get_ylabel() == "class"
     assert ticks(bar, "y") == [(float(i), name) for i, name in enumerate(names)]
@@ -191,7 +201,7 @@ def test_latent_scatter_draws_the_priors_at_their_means_with_radius_one() -> Non
 
     means = np.random.RandomState(1).normal(0, 3, (10, 2))
     figure = plotting.latent_scatter(
-        np.zeros([10, 2]), np.arange(10), "0123456789", "A title", prior_means=means
+        np.zeros([20, 2]), np.arange(20) % 10, "0123456789", np.tile(means, (2, 1))
     )
     axes = figure.axes[0]
     [points] = axes.collections
@@ -212,7 +222,7 @@ def test_curves_draw_the_columns_of_the_history_with_their_units(rows: int) -> N
         for i in range(rows)
     ]
     total = {"loss": "training", "test": "the test set"}
-    figure = plotting.curves(history, "epoch", "ELBO", "nats", total, "A title", "squares")
+    figure = plotting.curves(history, "epoch", ("ELBO", "nats"), total, "A title", "squares")
     assert figure.get_suptitle() == "A title"
     panels = [
         ("ELBO", "nats", total),
@@ -249,9 +259,9 @@ def one_of_each() -> dict[str, Figure]:
         "side_by_side": plotting.side_by_side(images, images, ("Left", "Right"), "gray"),
         "reconstructions": plotting.reconstructions(images[0], images[0], "Title", "gray"),
         "latent_scatter": plotting.latent_scatter(
-            np.zeros([10, 2]), np.arange(10), "0123456789", "Title", np.eye(10, 2)
+            np.zeros([10, 2]), np.arange(10), "0123456789", np.eye(10, 2)
         ),
-        "curves": plotting.curves(history, "step", "Loss", "nats", {"loss": "it"}, "Title"),
+        "curves": plotting.curves(history, "step", ("Loss", "nats"), {"loss": "it"}, "Title"),
     }
 
 
@@ -305,7 +315,7 @@ for figure in one_of_each().values():
     plotting.to_png(figure, "note")
 assert "matplotlib.pyplot" not in sys.modules, "pyplot was imported"
 from matplotlib import pyplot
-assert pyplot.get_fignums() == [], "figures are registered"
+assert pyplot.get_fignums() == [], "pictures are registered"
 """
 
 
@@ -316,7 +326,7 @@ def test_nothing_is_registered_in_pyplot() -> None:
     assert done.returncode == 0, done.stderr
 
 
-# --- The modules' figures -------------------------------------------------------------------------
+# --- The modules' pictures ------------------------------------------------------------------------
 #
 # Every decoder here shows its code: pixel (0, 0) is a function of z[0], pixel (0, 1) the same of
 # z[1], pixel (0, 2) the label where the decoder sees it.
@@ -325,7 +335,7 @@ def test_nothing_is_registered_in_pyplot() -> None:
 class ShowsCode:
     """A decoder of the convolutional modules: images [batch, 28, 28, 1] that show z."""
 
-    dtype = "float32"
+    layers = (SimpleNamespace(dtype="float32"),)
 
     def __call__(self, z: Any) -> Array:
         images = np.zeros([len(z), SIDE, SIDE, 1], np.float32)
@@ -342,10 +352,9 @@ def data() -> Dataset:
     return Dataset("mnist", names, images, labels, images[:40], labels[:40])
 
 
-def made(module: Any, **settings: Any) -> tuple[Any, Any]:
-    """(config, experiment) of a module with seed 0."""
-    config = module.Config(**settings)
-    return config, module.experiment(config, data(), Seeded(0))
+def made(module: Any, **settings: Any) -> Any:
+    """The experiment of a module with seed 0."""
+    return module.experiment(module.Config(**settings), data(), Seeded(0))
 
 
 def assign(variable: Any, entries: dict[tuple[int, int], float]) -> None:
@@ -357,18 +366,18 @@ def assign(variable: Any, entries: dict[tuple[int, int], float]) -> None:
 
 def show_code_mlp(model: Any) -> None:
     """relu(z) - relu(-z) is z; a fifth unit carries the label where there is one."""
-    assign(model["w2"], {(0, 0): 1, (0, 1): -1, (1, 2): 1, (1, 3): -1})
-    assign(model["w3"], {(0, 0): 1, (1, 0): -1, (2, 1): 1, (3, 1): -1, (4, 2): 1})
-    if "y_w2" in model:
-        assign(model["y_w2"], {(digit, 4): digit for digit in range(10)})
+    assign(model.w2, {(0, 0): 1, (0, 1): -1, (1, 2): 1, (1, 3): -1})
+    assign(model.w3, {(0, 0): 1, (1, 0): -1, (2, 1): 1, (3, 1): -1, (4, 2): 1})
+    if hasattr(model, "y_w2"):
+        assign(model.y_w2, {(digit, 4): digit for digit in range(10)})
 
 
 def show_code_rmsprop(model: Any) -> None:
     """sigmoid(tanh(z)): rising in z."""
-    assign(model["decoder_w"], {(0, 0): 1, (1, 1): 1})
-    assign(model["out_w"], {(0, 0): 1, (1, 1): 1})
+    assign(model.decoder_w, {(0, 0): 1, (1, 1): 1})
+    assign(model.out_w, {(0, 0): 1, (1, 1): 1})
     for bias in ("decoder_b", "out_b"):
-        model[bias].assign(np.zeros(model[bias].shape))
+        getattr(model, bias).assign(np.zeros(getattr(model, bias).shape))
 
 
 def progress() -> Progress:
@@ -381,8 +390,8 @@ def progress() -> Progress:
     return Progress(step=2, losses=np.ones([2, 3]), rows=rows, frames=frames)
 
 
-def figures_of(module: Any) -> tuple[Any, dict[str, Any]]:
-    """(experiment, figures) of a module whose decoder shows its code."""
+def pictures_of(module: Any) -> tuple[Any, dict[str, Any]]:
+    """(experiment, pictures) of a module whose decoder shows its code."""
     settings: dict[Any, dict[str, Any]] = {
         mlp_vae: {"hidden": 5},
         mlp_cvae: {"hidden": 5, "digit": 3},
@@ -391,14 +400,29 @@ def figures_of(module: Any) -> tuple[Any, dict[str, Any]]:
         elbo_cvae: {"latent_dim": 4},
         tfp_cvae: {"base_depth": 2},
     }
-    config, run = made(module, **settings[module])
+    experiment = made(module, **settings[module])
     if module in (mlp_vae, mlp_cvae):
-        show_code_mlp(run.model)
+        show_code_mlp(experiment.model)
     elif module is rmsprop_vae:
-        show_code_rmsprop(run.model)
+        show_code_rmsprop(experiment.model)
     else:
-        run = dataclasses.replace(run, model=run.model._replace(decoder=ShowsCode()))
-    return run, module.figures(config, run, data(), progress())
+        experiment = shows_code(experiment)
+    return experiment, drawn_by(module, experiment)
+
+
+def shows_code(experiment: Any) -> Any:
+    """The experiment of a convolutional module with another decoder."""
+    model = experiment.model._replace(decoder=ShowsCode())
+    return dataclasses.replace(
+        experiment, model=model, pictures_of=lambda z, labels: np.zeros([len(z), SIDE, SIDE])
+    )
+
+
+def drawn_by(module: Any, experiment: Any) -> dict[str, Any]:
+    """The pictures of a run: those that every run draws, and the document's."""
+    posterior = encode_test_set(experiment)
+    usual = usual_pictures(module.PROGRAM, experiment, progress(), posterior)
+    return usual | module.pictures(experiment, progress())
 
 
 def identity(z: Array) -> Array:
@@ -428,8 +452,8 @@ def test_a_known_code_lands_where_the_document_puts_it(
     module: Any, name: str, axis: Array, flipped: bool, shown: Callable[[Array], Array]
 ) -> None:
     """Row i, column j decodes z = [axis[j], axis[i]]; 003 draws row i at n - i - 1."""
-    _, figures = figures_of(module)
-    [axes] = figures[name].axes
+    _, pictures = pictures_of(module)
+    [axes] = pictures[name].axes
     drawn = tiles(array_of(axes))
     n = len(axis)
     assert drawn.shape[:2] == (n, n)
@@ -443,15 +467,14 @@ def test_a_known_code_lands_where_the_document_puts_it(
 @pytest.mark.parametrize("digit", [None, 5])
 def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> None:
     """The document shows 8 and 9; z = class mean + [q[j], q[i]]."""
-    config, run = made(tfp_cvae, base_depth=2, digit=digit)
-    means = tfp_cvae.class_means(run.model)
+    experiment = made(tfp_cvae, base_depth=2, digit=digit)
+    means = tfp_cvae.class_means(experiment.model)
     assert np.ptp(means, axis=0).min() > 0.1  # the classes differ
-    run = dataclasses.replace(run, model=run.model._replace(decoder=ShowsCode()))
-    figures = tfp_cvae.figures(config, run, data(), progress())
+    pictures = tfp_cvae.pictures(shows_code(experiment), progress())
     expected = {8, 9} if digit is None else {digit}
-    assert {k for k in figures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
+    assert {k for k in pictures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
     for d in expected:
-        [axes] = figures[f"class-{d}.png"].axes
+        [axes] = pictures[f"class-{d}.png"].axes
         drawn = tiles(array_of(axes))
         z = np.stack(np.meshgrid(means[d, 0] + QUANTILES, means[d, 1] + QUANTILES), axis=-1)
         np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
@@ -459,39 +482,41 @@ def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> Non
 
 
 def test_samples_of_mlp_cvae_are_the_same_codes_as_every_digit() -> None:
-    run, figures = figures_of(mlp_cvae)
-    drawn = tiles(array_of(figures["samples.png"].axes[0]), gap=2)
+    experiment, pictures = pictures_of(mlp_cvae)
+    drawn = tiles(array_of(pictures["samples.png"].axes[0]), gap=2)
     assert drawn.shape[:2] == (10, 12)
-    codes = run.chance.codes("sheet", (1, 12, 2))
+    codes = experiment.chance.codes("sheet", (12, 2))
     for digit in range(10):
-        np.testing.assert_allclose(drawn[digit, :, 0, :2], codes[0], atol=FLOAT32)
+        np.testing.assert_allclose(drawn[digit, :, 0, :2], codes, atol=FLOAT32)
         assert (drawn[digit, :, 0, 2] == digit).all()
-    manifold = tiles(array_of(figures["manifold-3.png"].axes[0]))
+    manifold = tiles(array_of(pictures["manifold-3.png"].axes[0]))
     assert (manifold[:, :, 0, 2] == 3).all()
-    labels = [text for _, text in ticks(figures["samples.png"].axes[0], "y")]
+    labels = [text for _, text in ticks(pictures["samples.png"].axes[0], "y")]
     assert labels == [f"asked for {digit}" for digit in range(10)]
 
 
 def test_samples_of_tfp_cvae_are_drawn_around_each_class_mean() -> None:
-    run, figures = figures_of(tfp_cvae)
-    drawn = tiles(array_of(figures["samples.png"].axes[0]), gap=2)
-    z = tfp_cvae.class_means(run.model)[:, np.newaxis] + run.chance.codes("sheet", (10, 12, 2))
+    experiment, pictures = pictures_of(tfp_cvae)
+    drawn = tiles(array_of(pictures["samples.png"].axes[0]), gap=2)
+    z = tfp_cvae.class_means(experiment.model)[:, np.newaxis] + experiment.chance.codes(
+        "sheet", (12, 2)
+    )
     np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
-    labels = [text for _, text in ticks(figures["samples.png"].axes[0], "y")]
+    labels = [text for _, text in ticks(pictures["samples.png"].axes[0], "y")]
     assert labels == [f"asked for {digit}" for digit in range(10)]
 
 
 def test_samples_of_elbo_cvae_show_the_prior_and_the_posterior() -> None:
-    run, figures = figures_of(elbo_cvae)
-    left, right = (tiles(array_of(axes), gap=2) for axes in figures["samples.png"].axes)
-    prior = run.chance.codes("fresh", (4, 4, 4))
+    experiment, pictures = pictures_of(elbo_cvae)
+    left, right = (tiles(array_of(axes), gap=2) for axes in pictures["samples.png"].axes)
+    prior = experiment.chance.codes("fresh", (4, 4, 4))
     x = elbo_cvae.inputs(data().test_images[:16], "float32")
-    mean, log_var = (part.numpy() for part in elbo_cvae.encode(run.model, x))
-    noise = run.chance.codes("reparameterize", (16, 4))
+    mean, log_var = (part.numpy() for part in elbo_cvae.encode(experiment.model, x))
+    noise = experiment.chance.codes("reparameterize", (16, 4))
     posterior = (mean + np.exp(log_var / 2) * noise).reshape(4, 4, 4)
     np.testing.assert_allclose(left[..., 0, :2], special.expit(prior[..., :2]), atol=FLOAT32)
     np.testing.assert_allclose(right[..., 0, :2], special.expit(posterior[..., :2]), atol=FLOAT32)
-    assert [("prior" in t, "posterior" in t) for t in titles(figures["samples.png"])] == [
+    assert [("prior" in t, "posterior" in t) for t in titles(pictures["samples.png"])] == [
         (True, False),
         (False, True),
     ]
@@ -512,17 +537,17 @@ def grey(values: Array) -> Array:
 def test_the_gifs_manifold_lies_as_the_picture_does(
     module: Any, axis: Array, flipped: bool, shown: Callable[[Array], Array]
 ) -> None:
-    run, _ = figures_of(module)
+    experiment, _ = pictures_of(module)
     z = np.stack(np.meshgrid(axis, axis), axis=-1)
-    drawn = tiles(run.frame())[:, :, 0, :2]
+    drawn = tiles(experiment.frame())[:, :, 0, :2]
     np.testing.assert_array_equal(drawn, grey(shown(z[::-1] if flipped else z)))
 
 
 def test_the_frames_of_mlp_cvae_have_a_column_for_each_digit() -> None:
-    run, _ = figures_of(mlp_cvae)
-    drawn = tiles(run.frame())
+    experiment, _ = pictures_of(mlp_cvae)
+    drawn = tiles(experiment.frame())
     assert drawn.shape[:2] == (6, 10)
-    codes = run.chance.codes("frame", (6, 1, 2))
+    codes = experiment.chance.codes("frame", (6, 1, 2))
     np.testing.assert_array_equal(drawn[:, :, 0, :2], np.repeat(grey(codes), 10, axis=1))
     np.testing.assert_array_equal(drawn[:, :, 0, 2], np.tile(grey(np.arange(10)), (6, 1)))
 
@@ -530,8 +555,8 @@ def test_the_frames_of_mlp_cvae_have_a_column_for_each_digit() -> None:
 @pytest.mark.parametrize("module", [mlp_vae, mlp_cvae, conv_vae, elbo_cvae, rmsprop_vae, tfp_cvae])
 def test_every_figure_has_titles_labels_and_units(module: Any) -> None:
     """A picture may do without axis labels, a plot may not; reconstructions name their rows."""
-    _, figures = figures_of(module)
-    drawn = {name: f for name, f in figures.items() if not isinstance(f, bytes)}
+    _, pictures = pictures_of(module)
+    drawn = {name: f for name, f in pictures.items() if not isinstance(f, bytes)}
     assert {"curves.png", "reconstructions.png"} <= drawn.keys()
     for name, figure in drawn.items():
         assert titles(figure), f"{name} has no title"

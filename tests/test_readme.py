@@ -11,9 +11,9 @@ import pytest
 from common import datasets
 from common.datasets import Dataset
 from reproductions import tfp_cvae
-from reproductions.tables import READMES
 from tests.conftest import ROOT
 
+READMES = ("README.md", "README.zh-CN.md")
 DOCS = [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
 
 

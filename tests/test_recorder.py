@@ -25,8 +25,8 @@ from filelock import FileLock
 from common import lockstep
 from common.chance import Recorded
 from common.datasets import Dataset, cache_folder
+from reproductions import GOLDEN
 from reproductions.golden import record
-from reproductions.verify import GOLDEN
 from tests.conftest import ROOT
 from tests.test_layout import imports
 

@@ -16,7 +16,7 @@ from common.datasets import Dataset
 from common.errors import Interrupted, TrainingFailed
 from common.lazy import tf
 from common.runs import CheckpointFolder
-from common.training import Evaluator, Experiment, Losses, Progress, Trainer, fit, in_batches
+from common.training import Experiment, Losses, Progress, Trainer, Validation, fit, in_batches
 from reproductions import mlp_vae, rmsprop_vae, tfp_cvae
 
 SMALL = mlp_vae.Config(epochs=2, batch_size=50, hidden=8)  # 20 steps an epoch on the sample
@@ -47,9 +47,9 @@ class StopAt(Silent):
             os.kill(os.getpid(), self._number)
 
 
-def mlp(data: Dataset, seed: int = 0, steps_per_call: int = 5) -> Experiment:
+def mlp(data: Dataset, seed: int = 0, block: int = 5) -> Experiment:
     experiment = mlp_vae.experiment(SMALL, data, Seeded(seed))
-    return dataclasses.replace(experiment, steps_per_call=steps_per_call, compile_with_xla=False)
+    return dataclasses.replace(experiment, block=block, compile_with_xla=False)
 
 
 def checkpoints(folder: Path) -> CheckpointFolder:
@@ -101,7 +101,7 @@ def test_a_convolutional_run_resumes_to_the_same_bits(
 
     def make() -> Experiment:
         experiment = tfp_cvae.experiment(config, sample("mnist"), Seeded(0))
-        return dataclasses.replace(experiment, steps_per_call=1)
+        return dataclasses.replace(experiment, block=1)
 
     whole = make()
     expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), [Silent()]))
@@ -114,7 +114,7 @@ def test_a_convolutional_run_resumes_to_the_same_bits(
 
 def test_blocks_of_any_length_make_the_same_steps(sample: Callable[[str], Dataset]) -> None:
     data = sample("mnist")
-    losses = [Trainer(mlp(data, steps_per_call=n)).run(0, 20) for n in (1, 7, 20)]
+    losses = [Trainer(mlp(data, block=n)).run(0, 20) for n in (1, 7, 20)]
     np.testing.assert_array_equal(losses[0], losses[1])
     np.testing.assert_array_equal(losses[0], losses[2])
 
@@ -179,7 +179,7 @@ def test_the_unguarded_logarithm_of_document_003_is_caught(
 ) -> None:
     """In float32 1e-10 + 1 is 1, so a pixel saturated at 1 where the image is 0 costs infinity."""
     experiment = rmsprop_vae.experiment(rmsprop_vae.Config(steps=5), sample("mnist"), Seeded(0))
-    experiment.model["out_b"].assign(tf.fill([784], 50.0))
+    experiment.model.out_b.assign(tf.fill([784], 50.0))
     with pytest.raises(TrainingFailed, match=r"step 1 is (inf|nan)"):
         fit(experiment, checkpoints(tmp_path), [Silent()])
 
@@ -190,7 +190,7 @@ def test_document_003_survives_saturation_in_double_precision(
     """Where 1e-10 + 1 is more than 1 the guard holds: the same model has a finite loss."""
     config = rmsprop_vae.Config(steps=5)
     experiment = rmsprop_vae.experiment(config, sample("mnist"), Seeded(0), "float64")
-    experiment.model["out_b"].assign(tf.fill([784], tf.constant(50.0, tf.float64)))
+    experiment.model.out_b.assign(tf.fill([784], tf.constant(50.0, tf.float64)))
     assert np.isfinite(Trainer(experiment).run(0, 1)).all()
 
 
@@ -198,7 +198,7 @@ def test_document_004_keeps_log_q_finite_where_a_solve_does_not(
     sample: Callable[[str], Dataset],
 ) -> None:
     """log q(z|x) comes from the drawn noise: with a posterior collapsed to 1e-5 it stays exact."""
-    model = tfp_cvae.build(tfp_cvae.Config(base_depth=1), Seeded(0).weights())
+    model = tfp_cvae.build(tfp_cvae.Config(base_depth=1), Seeded(0).initializer())
     posterior_bias = model.encoder.trainable_variables[-1]
     posterior_bias.assign([1e6, 1e6, -200.0, 0.0, -200.0])  # means far out, scales at their floor
     data = sample("mnist")
@@ -211,11 +211,11 @@ def test_document_004_keeps_log_q_finite_where_a_solve_does_not(
     assert np.isfinite(losses.loss)
 
 
-def test_evaluator_returns_every_image_once(sample: Callable[[str], Dataset]) -> None:
+def test_validation_returns_every_image_once(sample: Callable[[str], Dataset]) -> None:
     data = sample("mnist")
     experiment = mlp(data)
-    eps = Seeded(0).evaluation_noise(1, (len(data.test_images), 2))
-    batched = Evaluator(experiment.loss, data.test_images, data.test_labels, 64, "float32")(eps)
+    eps = Seeded(0).validation_noise(1, (len(data.test_images), 2))
+    batched = Validation(experiment.loss, data, 64, "float32")(eps)
     at_once = experiment.loss(data.test_images, data.test_labels, tf.constant(eps))
     assert len(batched.loss) == 8
     np.testing.assert_allclose(batched.reconstruction, at_once.reconstruction, rtol=1e-5)

@@ -10,10 +10,11 @@ from pathlib import Path
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
 from common.files import write_atomically
-from common.runs import ROOT as RUNS
-from reproductions.gallery.content import EXHIBITS, collect, read_json
+from common.runs import RUNS
+from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.kept import REFERENCE
+from reproductions.gallery.content import collect, read_json
 from reproductions.gallery.page import render
-from reproductions.reference import REFERENCE
 
 OUTPUT = Path("artifacts") / "gallery.html"
 TEMPLATE = Path(__file__).parent / "page.html"
@@ -55,7 +56,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _make(options: argparse.Namespace) -> None:
     for folder in options.runs:
-        if read_json(folder / "run.json").get("module") not in EXHIBITS:
+        if read_json(folder / "run.json").get("module") not in DOCUMENTS:
             raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
     own = [(folder, True) for folder in options.runs] or finished_runs(RUNS)
     page = collect(REFERENCE, own)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from reproductions.gallery.content import (
-    EXHIBITS,
-    PER_BATCH,
     ModuleView,
     Point,
     RunView,
     Seeds,
+    printed_points,
     x_column,
 )
 from reproductions.gallery.markup import capital, escaped, number
@@ -150,28 +149,28 @@ def curves_of(view: ModuleView) -> list[Curve]:
 
     A run whose loss is in other units is left out.
     """
-    exhibit, original = EXHIBITS[view["entry"].module], view["original"]
+    document, original = view["document"], view["original"]
     drawn = []
-    for trace in exhibit.traces:
-        second = " second" if trace != exhibit.traces[0] else ""
+    for curve in document.curves:
+        second = " second" if curve != document.curves[0] else ""
         for whose, seeds, colour in (
             ("original", original["seeds"] if original else None, "original"),
             ("reference", view["seeds"], "run-0"),
         ):
-            if seeds and trace.column in seeds["bands"]:
-                low, high = seeds["bands"][trace.column]
-                name = f"{whose}, {trace.name}, {_seeds(seeds)}"
+            if seeds and curve.column in seeds["bands"]:
+                low, high = seeds["bands"][curve.column]
+                name = f"{whose}, {curve.label}, {_seeds(seeds)}"
                 if seeds["count"] > 1:
                     drawn.append(Curve(name, low, f"band {colour}{second}", upper=high))
                 elif whose == "original":
                     drawn.append(Curve(name, low, f"line {colour}{second}"))
     for i, run in enumerate(view["runs"]):
-        for trace in exhibit.traces if not other_units(view, run) else ():
-            second = " second" if trace != exhibit.traces[0] else ""
-            points = points_of(run, trace.column)
-            name = f"{run['name']}{quick_note(run)}, {trace.name}"
+        for curve in document.curves if not other_units(view, run) else ():
+            second = " second" if curve != document.curves[0] else ""
+            points = points_of(run, curve.column)
+            name = f"{run['name']}{quick_note(run)}, {curve.label}"
             drawn.append(Curve(name, points, f"line run-{i % 5}{second}"))
-    what, printed = exhibit.printed
+    what, printed = printed_points(document)
     return [*drawn, Curve(what, printed, "printed", single=True)]
 
 
@@ -181,7 +180,7 @@ def _seeds(seeds: Seeds) -> str:
 
 def other_units(view: ModuleView, run: RunView) -> list[str]:
     """The run's settings, if any, that give its loss other units than the document's."""
-    settings = ["objective"] + ["batch-size"] * (view["entry"].module in PER_BATCH)
+    settings = ["objective"] + ["batch-size"] * view["document"].per_batch
     return [changed for changed in run["changed"] if changed.partition(" ")[0] in settings]
 
 
@@ -204,19 +203,19 @@ def comparisons(view: ModuleView, run: RunView) -> list[str]:
     other = " and ".join(other_units(view, run))
     if other:
         return [f"With {other} the loss is in other units: not in the chart above."]
-    exhibit, original = EXHIBITS[view["entry"].module], view["original"]
-    what, printed = exhibit.printed
+    document, original = view["document"], view["original"]
+    what, printed = printed_points(document)
     sentences = []
-    for trace in exhibit.traces:
-        points = _finite(points_of(run, trace.column))
+    for curve in document.curves:
+        points = _finite(points_of(run, curve.column))
         if not points:
             continue
         x, y = points[-1]
-        said = [f"After {x_column(run['history'])} {number(x)}: {trace.name} {number(y)}"]
+        said = [f"After {x_column(run['history'])} {number(x)}: {curve.label} {number(y)}"]
         if run["reference"] and view["seeds"]["count"] > 1:
-            said.append(_range_at(x, trace.column, "reference", view["seeds"]))
+            said.append(_range_at(x, curve.column, "reference", view["seeds"]))
         if original:
-            said.append(_range_at(x, trace.column, "original", original["seeds"]))
+            said.append(_range_at(x, curve.column, "original", original["seeds"]))
         values = [number(value) for at, value in printed if at == x]
         said.append(f"{what}: {' and '.join(values)}" if values else "")
         sentences.append("; ".join(filter(None, said)) + ".")

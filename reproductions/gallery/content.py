@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from common.runs import read_csv
-from reproductions import CATALOGUE, GOLDEN, Entry, program
+from reproductions import GOLDEN, program
+from reproductions.evidence.documents import DOCUMENTS, Document
+from reproductions.evidence.whole_runs import Comparison, of_curves
 from reproductions.gallery.pictures import (
     UNREADABLE,
     Film,
@@ -22,59 +24,23 @@ from reproductions.gallery.pictures import (
     read_film,
     read_picture,
 )
-from reproductions.wholeruns import CURVES, PRINTED, Comparison, of_curves
 
 Array = np.ndarray
 Point = tuple[float, float]
 
-MODULES = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 
 
 # --- What belongs to which document ---------------------------------------------------------------
 
 
-class Trace(NamedTuple):
-    """A curve that a run has in its history and the original in its recording."""
+def printed_points(document: Document) -> tuple[str, tuple[Point, ...]]:
+    """What the document, or its upstream, printed: what that is, and the points."""
+    printed = document.printed
+    if printed is None:
+        return "", ()
+    return printed.source, tuple(zip(printed.at, printed.values, strict=True))
 
-    recorded: str  # key in full-runs.json
-    column: str  # of history.csv
-    name: str
-
-
-class Exhibit(NamedTuple):
-    """What the page shows of a module besides its docstring."""
-
-    unit: str  # of the curves
-    document: str | None = None  # number of the document whose program was recorded
-    every: int = 1  # epochs or steps between two numbers of a curve
-    pictures: tuple[str, ...] = ()  # those that the original drew, too
-
-    @property
-    def traces(self) -> tuple[Trace, ...]:
-        if self.document is None:
-            return (Trace("", "loss", "mean cost of an epoch"),)
-        return tuple(Trace(*curve) for curve in CURVES[self.document])
-
-    @property
-    def printed(self) -> tuple[str, tuple[Point, ...]]:
-        """What the document, or its upstream, printed: what that is, and the points."""
-        if self.document not in PRINTED:
-            return "", ()
-        printed = PRINTED[self.document]
-        points = tuple(zip(printed.at, printed.values, strict=True))
-        return printed.source, PRINTED_FIRST.get(self.document, ()) + points
-
-
-EXHIBITS = {
-    "mlp_vae": Exhibit("cost of a batch of 128 images", "000", pictures=("manifold",)),
-    "mlp_cvae": Exhibit("cost of a batch of 128 images"),
-    "conv_vae": Exhibit("loss, nats per image", "001", pictures=("manifold",)),
-    "elbo_cvae": Exhibit("test ELBO, nats per image", "002"),
-    "rmsprop_vae": Exhibit("loss, nats per image", "003", every=100, pictures=("manifold",)),
-    "tfp_cvae": Exhibit("loss, nats per batch of 256", "004", pictures=("class-8", "class-9")),
-}
-PER_BATCH = ("mlp_vae", "mlp_cvae", "tfp_cvae")  # modules whose loss grows with the batch
-PRINTED_FIRST: dict[str, tuple[Point, ...]] = {"003": ((1, 645.08),)}  # before the history begins
 
 NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
 
@@ -100,7 +66,7 @@ class Seeds(TypedDict):
     """Whole runs, each with its seed."""
 
     count: int
-    curves: dict[str, Array]  # column of the history -> [seeds, rounds]
+    curves: dict[str, list[Array]]  # column of the history -> for each seed [rounds]
     bands: dict[str, tuple[list[Point], list[Point]]]  # the same: lowest, highest
 
 
@@ -115,7 +81,7 @@ class OriginalView(TypedDict):
 class ModuleView(TypedDict):
     """A module and what there is of it."""
 
-    entry: Entry
+    document: Document
     text: dict[str, Any]  # see `read_docstring`
     original: OriginalView | None
     seeds: Seeds  # of the reference
@@ -136,7 +102,7 @@ class Page(TypedDict):
 def collect(
     reference: Path,
     own: Iterable[tuple[Path, bool]],
-    package: Path = MODULES,
+    package: Path = PACKAGE,
     golden: Path = GOLDEN,
 ) -> Page:
     """Reads everything that the page shows. What is missing or broken is left out, and said.
@@ -148,23 +114,23 @@ def collect(
       golden: where the recordings lie.
     """
     modules: dict[str, ModuleView] = {}
-    for entry in CATALOGUE:
-        exhibit, folder = EXHIBITS[entry.module], reference / entry.module
-        original = read_original(golden, exhibit)
-        own_columns = {trace.column: trace.column for trace in exhibit.traces}
+    for document in DOCUMENTS.values():
+        module, folder = document.module, reference / document.module
+        original = read_original(golden, document)
+        own_columns = {curve.column: curve.column for curve in document.curves}
         kept = read_json(folder / "seeds.json").get("runs")
-        seeds = read_seeds(kept, own_columns, exhibit.every)
-        modules[entry.module] = {
-            "entry": entry,
-            "text": read_docstring(package / f"{entry.module}.py"),
+        seeds = read_seeds(kept, own_columns, document.steps_per_row)
+        modules[module] = {
+            "document": document,
+            "text": read_docstring(package / f"{module}.py"),
             "original": original,
             "seeds": seeds,
             "lockstep": read_lockstep(folder),
-            "whole_runs": compare(entry.module, seeds, original["seeds"]) if original else [],
+            "whole_runs": compare(document, seeds, original["seeds"]) if original else [],
             "runs": [],
         }
         if (folder / "run.json").exists():
-            modules[entry.module]["runs"].append(read_run(folder, original, is_reference=True))
+            modules[module]["runs"].append(read_run(folder, original, is_reference=True))
     for folder, with_pictures in own:
         view = modules.get(str(read_json(folder / "run.json").get("module")))
         if view:
@@ -263,27 +229,27 @@ def read_run(
 def changed_settings(record: Mapping[str, Any]) -> list[str]:
     """The settings in a run's record that are not the document's, in words."""
     module, config = str(record.get("module")), record.get("config")
-    if module not in EXHIBITS or not isinstance(config, dict):
+    if module not in DOCUMENTS or not isinstance(config, dict):
         return []
     return program(module).changed_settings(config)
 
 
-def read_original(golden: Path, exhibit: Exhibit) -> OriginalView | None:
+def read_original(golden: Path, document: Document) -> OriginalView | None:
     """Reads what the original left: the range of its curves over the seeds, and its pictures."""
-    if exhibit.document is None:
+    if document.unrecorded:
         return None
-    folder = golden / exhibit.document
+    folder = golden / document.number
     content = read_json(folder / "full-runs.json")
-    columns = {trace.column: trace.recorded for trace in exhibit.traces}
+    columns = {curve.column: curve.recorded for curve in document.curves}
     pictures: dict[str, Picture] = {}
-    for name in exhibit.pictures:
+    for name in document.pictures:
         path = folder / f"picture-{name}.png"
         if path.exists():
             with Image.open(path) as image:
                 pictures[name] = encode(image.convert("L"))
     return {
         "tensorflow": str(content.get("tensorflow", "")),
-        "seeds": read_seeds(content.get("runs"), columns, exhibit.every),
+        "seeds": read_seeds(content.get("runs"), columns, document.steps_per_row),
         "pictures": pictures,
     }
 
@@ -297,28 +263,29 @@ def read_seeds(runs: Any, columns: Mapping[str, str], every: int) -> Seeds:
       every: epochs or steps between two numbers of a curve.
     """
     try:
-        curves = {c: np.array([run[key] for run in runs], float) for c, key in columns.items()}
+        curves = {c: [np.array(run[key], float) for run in runs] for c, key in columns.items()}
         bands = {column: _band(values, every) for column, values in curves.items()}
         return {"count": len(runs), "curves": curves, "bands": bands}
     except (TypeError, ValueError, KeyError):
         return {"count": 0, "curves": {}, "bands": {}}
 
 
-def _band(values: Array, every: int) -> tuple[list[Point], list[Point]]:
-    """The lowest and the highest of curves [seeds, rounds]."""
-    _, rounds = values.shape
+def _band(curves: Sequence[Array], every: int) -> tuple[list[Point], list[Point]]:
+    """The lowest and the highest of curves [rounds], of which some may end early."""
+    rounds = max(len(curve) for curve in curves)
+    found = [[float(curve[i]) for curve in curves if len(curve) > i] for i in range(rounds)]
     x = [float(every * (i + 1)) for i in range(rounds)]
-    low, high = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+    low, high = map(min, found), map(max, found)
     return list(zip(x, low, strict=True)), list(zip(x, high, strict=True))
 
 
-def compare(module: str, ours: Seeds, theirs: Seeds) -> list[Comparison]:
-    """Whole runs of the reference and of the original, as `wholeruns.compare` compares them."""
+def compare(document: Document, ours: Seeds, theirs: Seeds) -> list[Comparison]:
+    """Whole runs of the reference and of the original, as `whole_runs.compare` compares them."""
     found = []
-    for trace in EXHIBITS[module].traces if ours["count"] and theirs["count"] else ():
-        our, their = ours["curves"][trace.column], theirs["curves"][trace.column]
-        if our.shape[1] >= their.shape[1] > 0:
-            found += of_curves(module, trace.name, our, their)
+    for _, column, label in document.curves if ours["count"] and theirs["count"] else ():
+        our, their = ours["curves"][column], theirs["curves"][column]
+        if our and their and all(map(len, [*our, *their])):
+            found += of_curves(document.module, label, our, their)
     return found
 
 

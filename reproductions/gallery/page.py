@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.evaluation import DRAWN
-from reproductions import UNRECORDED
+from reproductions import program
+from reproductions.evidence.whole_runs import Comparison
 from reproductions.gallery.charts import (
     Curve,
     chart,
@@ -19,7 +20,7 @@ from reproductions.gallery.charts import (
     points_of,
     quick_note,
 )
-from reproductions.gallery.content import EXHIBITS, ModuleView, Page, RunView
+from reproductions.gallery.content import ModuleView, Page, RunView
 from reproductions.gallery.markup import (
     capital,
     cell,
@@ -30,8 +31,8 @@ from reproductions.gallery.markup import (
     script_json,
 )
 from reproductions.gallery.pictures import Film, Picture
-from reproductions.wholeruns import Comparison
 
+DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
     "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
@@ -71,20 +72,21 @@ def render(page: Page, template: str) -> str:
 
 
 def _navigation(view: ModuleView) -> str:
-    module, document = map(escaped, view["entry"][:2])
+    module, document = escaped(view["document"].module), escaped(view["document"].name)
     return f'<li><a href="#{module}">{module} <small>{document}</small></a></li>'
 
 
 def _card(view: ModuleView) -> str:
     """A module on the overview."""
-    entry = view["entry"]
+    document = view["document"]
+    port = program(document.module)
     last = next((run["last_frame"] for run in view["runs"] if run["last_frame"]), None)
     picture = _image(last, "") if last else "<span class=blank></span>"
     return (
-        f'<a class=card href="#{escaped(entry.module)}"><span class=thumb>{picture}</span><span>'
-        f"<strong>{escaped(entry.module)}</strong>"
-        f"<small>document {escaped(entry.document)} · {escaped(entry.dataset)}</small>"
-        f"<span>{escaped(capital(entry.summary))}</span>{_badge(view)}</span></a>"
+        f'<a class=card href="#{escaped(document.module)}"><span class=thumb>{picture}</span><span>'
+        f"<strong>{escaped(document.module)}</strong>"
+        f"<small>document {escaped(document.name)} · {escaped(DATASETS[port.dataset])}</small>"
+        f"<span>{escaped(capital(port.summary))}</span>{_badge(view)}</span></a>"
     )
 
 
@@ -99,15 +101,16 @@ def _badge(view: ModuleView) -> str:
         if isinstance(best, (int, float)):
             return f"<em class=good>equal to {best:.0f} digits over 10 steps</em>"
         return "<em class=good>equal to the original</em>"
-    if view["entry"].module in UNRECORDED:
+    if view["document"].unrecorded:
         return "<em>described without a program</em>"
     return "<em>not verified yet</em>" if view["runs"] else "<em>no run yet</em>"
 
 
 def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | None) -> str:
     """A module's part of the page."""
-    entry, text = view["entry"], view["text"]
-    what = text.get("what") or entry.summary
+    document, text = view["document"], view["text"]
+    port = program(document.module)
+    what = text.get("what") or port.summary
     date = text.get("date") or "no date in the text"
     source = f"<p class=source>{prose(text['source'])}</p>" if text.get("source") else ""
     title = text.get("title", "")
@@ -116,18 +119,18 @@ def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | Non
         f'<a rel={rel} href="#{name}">{arrow}{name}{" →" if rel == "next" else ""}</a>'
         for other, rel, arrow in around
         if other
-        for name in [escaped(other["entry"].module)]
+        for name in [escaped(other["document"].module)]
     )
     return "\n".join(
         [
-            f"<section class=module id={escaped(entry.module)}><header>",
-            f"<p class=kicker>Document {escaped(text.get('number') or entry.document)} · "
-            f"{escaped(date)} · {escaped(entry.dataset)}</p>",
-            f"<h2>{escaped(entry.module)}</h2>",
+            f"<section class=module id={escaped(document.module)}><header>",
+            f"<p class=kicker>Document {escaped(text.get('number') or document.name)} · "
+            f"{escaped(date)} · {escaped(DATASETS[port.dataset])}</p>",
+            f"<h2>{escaped(document.module)}</h2>",
             f"<p class=title{language(title)}>{escaped(title)}</p>" if title else "",
             f"<p class=lead>{prose(capital(what))}</p>",
             f"<p>{prose(text.get('trains', ''))}</p>{source}",
-            _command(f"python -m reproductions.{entry.module}"),
+            _command(f"python -m reproductions.{document.module}"),
             "</header>",
             _curves(view),
             _compared(view),
@@ -148,9 +151,9 @@ def _command(command: str) -> str:
 
 
 def _curves(view: ModuleView) -> str:
-    exhibit, runs = EXHIBITS[view["entry"].module], view["runs"]
-    x_name = "step" if exhibit.every > 1 else "epoch"
-    drawn = [chart(curves_of(view), x_name, exhibit.unit)]
+    document, runs = view["document"], view["runs"]
+    x_name = document.round_name
+    drawn = [chart(curves_of(view), x_name, document.unit)]
     if not runs:
         drawn.insert(0, "<p class=none>No run yet: the command above makes one.</p>")
     parts = []
@@ -210,7 +213,7 @@ def _run(view: ModuleView, run: RunView) -> str:
     warnings = list(run["problems"])
     if record.get("quick"):
         warnings.insert(0, "a quick run, not the document's training")
-    facts = [("module", view["entry"].module), *_facts(record)]
+    facts = [("module", view["document"].module), *_facts(record)]
     table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
     settings = f"Settings and final figures, {run['name']}{quick_note(run)}"
     shown = [
@@ -295,11 +298,11 @@ def _film(film: Film, name: str) -> str:
 
 def _proof(view: ModuleView) -> str:
     """What was found of the port beside the original: in lockstep, and of whole runs."""
-    module, verdicts = view["entry"].module, view["lockstep"]
-    if module in UNRECORDED:
-        return f"<h3>Proof</h3><p>There is no recording: {escaped(UNRECORDED[module])}.</p>"
+    document, verdicts = view["document"], view["lockstep"]
+    if document.unrecorded:
+        return f"<h3>Proof</h3><p>There is no recording: {escaped(document.unrecorded)}.</p>"
     if not verdicts:
-        command = _command(f"python -m reproductions.reference --renew {module}")
+        command = _command(f"python -m reproductions.evidence.full_runs --renew {document.module}")
         missing = f"<p class=none>No verdict is stored. This one finds it:</p>{command}"
         return f"<h3>Proof</h3>{missing}{_whole_runs(view['whole_runs'])}"
     lines = []
@@ -326,7 +329,7 @@ def _proof(view: ModuleView) -> str:
 
 
 def _whole_runs(whole_runs: Sequence[Comparison]) -> str:
-    """Whole runs of both sides as distributions, see `reproductions/wholeruns.py`."""
+    """Whole runs of both sides as distributions, see `reproductions/evidence/whole_runs.py`."""
     lines = []
     for c in whole_runs:
         means = "".join(f"<td>{number(side.mean())} ({len(side)})" for side in (c.ours, c.theirs))

@@ -12,7 +12,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from common.animation import CAPTION_HEIGHT
+from common.pictures import CAPTION_HEIGHT
 
 Array = np.ndarray
 

@@ -1,21 +1,43 @@
-"""Frames in, GIF out. A frame costs milliseconds: NumPy tiles and a Pillow caption, no figure."""
+"""Arrays in, images and GIFs out: codes, tiles, frames, captions, and no figure.
+
+A frame costs milliseconds: NumPy puts tiles together, and Pillow writes a caption.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+from common.training import in_batches
 
 FRAME_MS = 200  # how long a frame is shown
 HOLD_MS = 3000  # how long the last one is
 CAPTION_HEIGHT = 22  # pixels
 GREYS = 32  # levels of grey: as good to the eye in a moving picture, and a third of the bytes
-WIDTH = 420  # pixels; smaller frames are magnified by whole numbers up to this
+WIDTH = 560  # pixels; smaller frames are magnified by whole numbers up to this
 
 
-def tile(images: Array, gap: int = 0) -> Array:
+def normal_quantiles(n: int) -> np.ndarray:
+    """The axis of the documents' manifolds: standard normal quantiles from 5 % to 95 %, [n]."""
+    from scipy.stats import norm
+
+    return norm.ppf(np.linspace(0.05, 0.95, n))
+
+
+def grid_codes(z0: np.ndarray, z1: np.ndarray) -> np.ndarray:
+    """Codes [len(z1), len(z0), 2] of a grid: z = [z0[j], z1[i]] at row i, column j."""
+    return np.stack(np.meshgrid(z0, z1), axis=-1)
+
+
+def decoded(decode: Callable[[Any], Any], z: np.ndarray, dtype: str) -> np.ndarray:
+    """Pictures [..., 28, 28] of codes z [..., latent], by a decoder of [batch, latent]."""
+    flat = in_batches(decode, z.reshape(-1, z.shape[-1]).astype(dtype))
+    return flat.reshape(*z.shape[:-1], 28, 28)
+
+
+def tile(images: np.ndarray, gap: int = 0) -> np.ndarray:
     """Puts images [rows, columns, height, width] side by side: one image [rows*h, columns*w]."""
     rows, columns, height, width = images.shape
     if gap:
@@ -26,19 +48,19 @@ def tile(images: Array, gap: int = 0) -> Array:
     return canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
 
 
-def to_uint8(images: Array) -> Array:
+def to_uint8(images: np.ndarray) -> np.ndarray:
     """Pixel values, clipped to 0 .. 1, as grey levels 0 .. 255."""
     return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
-def png(image: Array) -> bytes:
+def png(image: np.ndarray) -> bytes:
     """An image, uint8 [height, width], as PNG."""
     import imageio.v3 as iio
 
     return iio.imwrite("<bytes>", image, extension=".png")
 
 
-def gif(frames: Sequence[Array], captions: Sequence[str]) -> bytes:
+def gif(frames: Sequence[np.ndarray], captions: Sequence[str]) -> bytes:
     """Writes an endlessly repeating GIF.
 
     The last frame is held by its duration: GIF writers merge identical frames, so repeating it
@@ -57,7 +79,7 @@ def gif(frames: Sequence[Array], captions: Sequence[str]) -> bytes:
     return iio.imwrite("<bytes>", pictures, extension=".gif", duration=duration, loop=0, mode="L")
 
 
-def _captioned(frame: Array, caption: str, scale: int) -> Array:
+def _captioned(frame: np.ndarray, caption: str, scale: int) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = frame.shape[0] * scale, frame.shape[1] * scale

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from common import animation
-from common.animation import (
+from common import pictures
+from common.pictures import (
     CAPTION_HEIGHT,
     FRAME_MS,
     GREYS,
@@ -175,5 +175,5 @@ def test_the_rule_holds_for_any_number_of_pictures(pictures: int) -> None:
 def test_the_documents_gif_lasts_20_frames_and_the_hold() -> None:
     kept = elbo_cvae.document_frames(101)
     frames = [frame(i % 3) for i in kept]
-    _, durations, _ = decode(animation.gif(frames, [f"epoch {i}" for i in kept]))
+    _, durations, _ = decode(pictures.gif(frames, [f"epoch {i}" for i in kept]))
     assert durations == [FRAME_MS] * 20 + [HOLD_MS]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.chance import Seeded
-from common.convolutions import to_one_channel
+from common.kernels import to_one_channel
 from common.lazy import keras, tf
 from reproductions import elbo_cvae, tfp_cvae
 
@@ -43,7 +43,8 @@ def test_is_the_convolution(size: int, channels: int, side: int, in_graph: bool)
 
 
 def test_as_last_layer_of_elbo_cvae_it_is_the_transposed_convolution_of_keras() -> None:
-    ours = elbo_cvae.build(elbo_cvae.Config(), Seeded(0).weights(), "float64").decoder.layers[-1]
+    model = elbo_cvae.build(elbo_cvae.Config(), Seeded(0).initializer(), "float64")
+    ours = model.decoder.layers[-1]
     theirs = keras.layers.Conv2DTranspose(1, 3, padding="same", dtype="float64")
     random = np.random.RandomState(0)
     x, dy = (tf.constant(random.standard_normal([2, 28, 28, n])) for n in (32, 1))
@@ -63,8 +64,10 @@ def test_as_last_layer_of_elbo_cvae_it_is_the_transposed_convolution_of_keras() 
 
 @pytest.mark.parametrize("module", [elbo_cvae, tfp_cvae])
 def test_a_decoder_with_it_can_be_exported(module: Any, tmp_path: Path) -> None:
-    decoder, other = (module.build(module.Config(), Seeded(s).weights()).decoder for s in (0, 1))
-    z = np.random.RandomState(0).standard_normal([2, module.Config().latent_dim]).astype("f")
+    decoder, other = (
+        module.build(module.Config(), Seeded(seed).initializer()).decoder for seed in (0, 1)
+    )
+    z = np.random.RandomState(0).standard_normal([2, decoder.input_shape[1]]).astype("f")
     decoder.export(str(tmp_path / "decoder"))
     loaded = tf.saved_model.load(str(tmp_path / "decoder"))
     np.testing.assert_allclose(loaded.serve(z), decoder(z), rtol=1e-4, atol=1e-6)

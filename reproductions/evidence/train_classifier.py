@@ -1,4 +1,4 @@
-"""`python -m reproductions.classifier`: trains the classifier that judges the conditional models.
+"""`python -m reproductions.evidence.train_classifier`: trains the judge of the drawn digits.
 
 A minute's work. The weights go to `common/classifier.npz`, about 110 kB; they are kept in the
 repository, so that all runs are judged alike. Nothing else needs this command.
@@ -24,12 +24,12 @@ LEAST = 0.99  # of the test set must be right
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("classifier", lambda: _train(sys.argv[1:] if argv is None else argv))
+    return run_command("train_classifier", lambda: _train(sys.argv[1:] if argv is None else argv))
 
 
 def _train(argv: Sequence[str]) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.classifier",
+        prog="python -m reproductions.evidence.train_classifier",
         description="Trains the classifier that says which digits the conditional models draw, and"
         " replaces its weights in common/classifier.npz.",
         allow_abbrev=False,

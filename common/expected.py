@@ -1,0 +1,43 @@
+"""What a run with a document's settings is expected to end with, told to its user in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def expectation(path: Path, module: str, record: Mapping[str, Any]) -> str | None:
+    """The last value of a finished run beside the interval that 95 % of such runs end in.
+
+    Args:
+      path: `expected.json`: for each module the `column` of the history, and for "whole" and
+        "quick" runs the number of `seeds` and the 95 % prediction `interval` they give.
+      module: the run's.
+      record: the run's run.json. Its settings must be the document's, or those of `--quick`.
+
+    Returns:
+      A line for the terminal; None if no interval is known.
+    """
+    if not path.exists():
+        return None
+    expected = json.loads(path.read_text(encoding="utf-8")).get(module, {})
+    known = expected.get("quick" if record["quick"] else "whole")
+    if known is None:
+        return None
+    low, high = known["interval"]
+    value = record["results"][f"final_{expected['column']}"]
+    decimals = max(0, 1 - math.floor(math.log10(high - low)))
+    low_text, high_text, text = (f"{x:,.{decimals}f}" for x in (low, high, value))
+    line = (
+        f"reference: {low_text} to {high_text} (95 % of runs, {known['seeds']} seeds);"
+        f" this run: {text}, "
+    )
+    if low <= value <= high:
+        return line + "inside"
+    return line + (
+        "outside: compare versions, processor and settings in run.json with those in"
+        f" artifacts/reference/{module}/run.json"
+    )

@@ -1,0 +1,382 @@
+"""A module as a command: open a run, train, draw, save; and load what was saved.
+
+A module ends with `PROGRAM = Program(...)`. `PROGRAM.main` is its command, and `PROGRAM.load` gives
+back a trained model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.cli import parse, run_command
+from common.errors import BadInput, Interrupted, TrainingFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from common.chance import Chance, Initializer
+    from common.datasets import Dataset
+    from common.runs import Record, Run
+    from common.training import Experiment, Posterior, Progress
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a module hands over to become a command."""
+
+    name: str  # of the module
+    document: str  # number and section
+    dataset: str  # "mnist" or "fashion_mnist"
+    likelihood: str  # what `reconstruction` is one of: a key of common.evaluation.LIKELIHOODS
+    summary: str  # one line, for --help and the list
+    cmap: str  # the document's colour map
+    config: type  # the module's Config
+    build: Callable[[Any, Initializer, str], Any]  # -> the model
+    experiment: Callable[[Any, Dataset, Chance, str], Experiment]
+    # The document's own pictures: file name -> a figure, or the bytes of a file.
+    pictures: Callable[[Experiment, Progress], dict[str, Figure | bytes]]
+    quick: dict[str, Any]  # settings of a short run
+    total: tuple[str, str] = ("Loss", "nats per image")  # of the curves: title and unit
+    # Columns of the history that the first panel shows, with their legends.
+    columns: Mapping[str, str] = field(default_factory=lambda: {"loss": "training"})
+    reconstruction_unit: str = "nats per image"
+    results: Callable[[Experiment], dict[str, Any]] = lambda _: {}  # what the document prints last
+    # Conditional models: (model, digit, standard normal codes) -> pictures.
+    draw: Callable[[Any, int, Any], Any] | None = None
+
+    @property
+    def source_digest(self) -> str:
+        """SHA-256 of what can move a number of this module's runs."""
+        from common.runs import source_digest
+
+        return source_digest(Path(self.experiment.__code__.co_filename))
+
+    def changed_settings(self, config: Mapping[str, Any]) -> list[str]:
+        """The settings of a run that are not the document's, in words: "objective elbo", ..."""
+        defaults = dataclasses.asdict(self.config())
+        return [
+            f"{name.replace('_', '-')} {value}".removesuffix(".0")
+            for name, value in config.items()
+            if value != defaults.get(name)
+        ]
+
+    def config_of(self, record: Record, folder: Path) -> Any:
+        """The Config of a run; a setting that is younger than the run has its default.
+
+        Raises:
+          BadInput: its settings are not those of this module.
+        """
+        try:
+            return self.config(**record.config)
+        except (TypeError, BadInput) as error:
+            raise BadInput(
+                f"{folder / 'run.json'} has settings that {self.name} does not have ({error})"
+            ) from error
+
+    def load(self, folder: str | Path) -> Any:
+        """The trained model of a finished run.
+
+        Args:
+          folder: of the run, for example `artifacts/runs/tfp_cvae/latest`.
+
+        Raises:
+          BadInput: there is no finished run of this module.
+        """
+        config, chance, dtype, weights = self._finished(folder)
+        model = self.build(config, chance.initializer(), dtype)
+        _assign(model.variables, weights)
+        return model
+
+    def reopen(self, folder: str | Path, data: Dataset) -> Experiment:
+        """The experiment of a finished run, with its trained weights.
+
+        Args:
+          folder: of the run.
+          data: the module's data set.
+
+        Raises:
+          BadInput: there is no finished run of this module.
+        """
+        config, chance, dtype, weights = self._finished(folder)
+        experiment = self.experiment(config, data, chance, dtype)
+        _assign(experiment.variables, weights)
+        return experiment
+
+    def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
+        """With what a finished run was made, and its trained weights."""
+        from common.chance import Seeded
+        from common.runs import read_finished
+
+        record, weights = read_finished(self.name, Path(folder))
+        return self.config_of(record, Path(folder)), Seeded(record.seed), record.dtype, weights
+
+    def evaluate(
+        self, experiment: Experiment, z_mean: np.ndarray | None = None, **sizes: Any
+    ) -> dict[str, Any]:
+        """The metrics of a trained model, see `common.evaluation`.
+
+        Args:
+          experiment: with the trained model.
+          z_mean: posterior means of the test images, [n, latent]; computed if left out.
+          **sizes: `images`, `samples` and `track` of `evaluation.evaluate`.
+        """
+        from common import evaluation
+
+        if z_mean is None:
+            z_mean = evaluation.encode_test_set(experiment).z_mean
+        metrics = evaluation.evaluate(experiment, z_mean, self.likelihood, **sizes)
+        if self.draw:
+            metrics["wanted_digits"] = evaluation.wanted_digits(experiment, z_mean, self.draw)
+        return metrics
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the command; returns its exit code."""
+        arguments = sys.argv[1:] if argv is None else argv
+        return run_command(self.name, lambda: self._command(arguments), "--debug" in arguments)
+
+    def _command(self, arguments: Sequence[str]) -> None:
+        description = (
+            f"{self.summary} (document {self.document}). Without options it runs exactly as the"
+            " document says."
+        )
+        options = parse(self.name, description, self.config, self.quick, arguments)
+        with _opened(self, options) as (run, data):
+            _train(self, run, data, options)
+
+
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+        raise BadInput("the run's weights.npz does not fit the settings in its run.json")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+# --- Opening a run --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(program: Program, options: argparse.Namespace) -> Iterator[tuple[Run, Dataset]]:
+    """Holds the folder of a new or an unfinished run."""
+    from common import datasets
+    from common.display import TensorBoard
+    from common.runs import new_run, unfinished_run
+
+    if options.tensorboard:
+        TensorBoard.check()
+    if options.resume:
+        with unfinished_run(program.name, options.output) as run:
+            _refuse_other_settings(run, program, options.given)
+            yield run, datasets.load(program.dataset, options.data_dir, options.quiet)
+    else:
+        data = datasets.load(program.dataset, options.data_dir, options.quiet)
+        with new_run(_record(program, options.given), options.output) as run:
+            yield run, data
+
+
+def _record(program: Program, given: Mapping[str, Any]) -> Record:
+    """The record of a new run."""
+    from common.runs import Record
+
+    quick = given.get("quick", False)
+    names = {item.name for item in dataclasses.fields(program.config)}
+    chosen = {k: v for k, v in given.items() if k in names}
+    if quick:
+        chosen |= program.quick
+    return Record(
+        module=program.name,
+        document=program.document,
+        dataset=program.dataset,
+        config=dataclasses.asdict(program.config(**chosen)),
+        seed=given.get("seed", 0),
+        dtype=given.get("dtype", "float32"),
+        quick=quick,
+    )
+
+
+def _refuse_other_settings(run: Run, program: Program, given: Mapping[str, Any]) -> None:
+    record = run.record
+    stored = dataclasses.asdict(program.config_of(record, run.folder))
+    stored |= {"seed": record.seed, "dtype": record.dtype, "quick": record.quick}
+    for name, value in given.items():
+        if stored[name] != value:
+            raise BadInput(
+                f"the run in {run.folder} has {name} {stored[name]}, not {value}: resume it without"
+                f" --{name.replace('_', '-')}"
+            )
+
+
+# --- Training, drawing, saving --------------------------------------------------------------------
+
+
+def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespace) -> None:
+    from common import devices
+    from common.chance import Seeded
+    from common.display import Display, TensorBoard
+    from common.training import fit
+
+    record, quiet = run.record, options.quiet
+    listeners: list[Display | TensorBoard] = []
+    try:
+        changed = run.begin_session(program.source_digest, devices.describe())
+        if not quiet:
+            _warn(program, changed, devices.other_versions())
+        config = program.config_of(record, run.folder)
+        experiment = program.experiment(config, data, Seeded(record.seed), record.dtype)
+        if not quiet:
+            print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
+        listeners.append(Display(experiment, quiet))
+        if options.tensorboard:
+            listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
+        progress = fit(experiment, run.checkpoints, listeners)
+        _save(program, run, experiment, progress)
+    except (Interrupted, KeyboardInterrupt) as error:
+        folder = shlex.quote(str(run.folder))
+        again = f"python -m reproductions.{program.name} --resume --output {folder}"
+        raise Interrupted(f"{str(error) or 'stopped'}. Continue with: {again}") from error
+    except TrainingFailed as error:
+        saved = run.checkpoints.latest()
+        where = (
+            f"the last checkpoint is of step {saved[0].step:,}" if saved else "no checkpoint yet"
+        )
+        raise TrainingFailed(f"{error}; {where}, in {run.folder}") from error
+    finally:
+        for listener in listeners:
+            listener.close()
+    if not quiet:
+        _show_what_was_made(run)
+
+
+def _warn(program: Program, changed: Sequence[str], other_versions: Sequence[str]) -> None:
+    if changed:
+        what = " and another ".join(changed)
+        print(
+            f"{program.name}: resumed with another {what} (run.json has both): the results may"
+            " differ in their last bits from those of a run in one piece",
+            file=sys.stderr,
+        )
+    if other_versions:
+        print(
+            f"{program.name}: the reference results were made with {', '.join(other_versions)}"
+            " (constraints.txt); here other versions are installed",
+            file=sys.stderr,
+        )
+
+
+def _save(program: Program, run: Run, experiment: Experiment, progress: Progress) -> None:
+    """Writes everything that a finished run leaves."""
+    from common import evaluation, plotting
+    from common.pictures import gif
+
+    began = time.monotonic()
+    record = run.record
+    run.write_history(progress.rows)
+    names = ("loss", "reconstruction", "kl")
+    run.write_arrays("steps.npz", dict(zip(names, progress.losses.T, strict=True)))
+    weights = {f"{i:02d}": v.numpy() for i, v in enumerate(experiment.variables)}
+    run.write_arrays("weights.npz", weights)
+    record.results = program.results(experiment)
+    posterior = evaluation.encode_test_set(experiment)
+    note = _note(run, program)
+    pictures = usual_pictures(program, experiment, progress, posterior)
+    for name, picture in (pictures | program.pictures(experiment, progress)).items():
+        content = picture if isinstance(picture, bytes) else plotting.to_png(picture, note)
+        run.write(name, content)
+    captions = [f"{experiment.round_name} {row[experiment.round_name]}" for row in progress.rows]
+    captions = [f"{c} (quick run)" if record.quick else c for c in captions]
+    run.write("training.gif", gif(progress.frames, ["before training", *captions]))
+    record.results |= {f"final_{k}": v for k, v in progress.rows[-1].items() if k != "seconds"}
+    drawn = time.monotonic()
+    record.evaluation = program.evaluate(experiment, posterior.z_mean)
+    record.seconds = {
+        "training": progress.seconds,
+        "pictures": drawn - began,
+        "evaluation": time.monotonic() - drawn,
+    }
+    record.finished = True
+    run.save()
+
+
+def usual_pictures(
+    program: Program, experiment: Experiment, progress: Progress, posterior: Posterior
+) -> dict[str, Figure | bytes]:
+    """The pictures that every run draws.
+
+    Args:
+      program: the module.
+      experiment: with the trained model.
+      progress: the training.
+      posterior: of the test images, NumPy arrays.
+    """
+    import numpy as np
+
+    from common import plotting
+    from common.datasets import SPECS
+
+    data, z_mean = experiment.data, posterior.z_mean
+    shown = slice(0, 30)
+    pictures: dict[str, Figure | bytes] = {
+        "reconstructions.png": plotting.reconstructions(
+            data.test_images[shown] / 255,
+            experiment.pictures_of(z_mean[shown], data.test_labels[shown]),
+            "Test images, and their reconstructions from z_mean",
+            program.cmap,
+        ),
+        "curves.png": plotting.curves(
+            progress.rows,
+            experiment.round_name,
+            plotting.total_axis(experiment.config, program.total),
+            columns=program.columns,
+            title=f"{program.name}: training on {SPECS[data.name].title}",
+            reconstruction_unit=program.reconstruction_unit,
+        ),
+    }
+    if experiment.latent_dim == 2:
+        pictures["latent.png"] = plotting.latent_scatter(
+            z_mean, data.test_labels, data.class_names, posterior.prior_mean
+        )
+    if program.draw:
+        codes = experiment.chance.codes("sheet", (12, experiment.latent_dim))
+        digits = range(10)
+        pictures["samples.png"] = plotting.image_grid(
+            np.stack([program.draw(experiment.model, digit, codes) for digit in digits]),
+            "The same 12 standard normal codes, drawn as every digit",
+            program.cmap,
+            row_labels=[f"asked for {digit}" for digit in digits],
+        )
+    return pictures
+
+
+def _note(run: Run, program: Program) -> str:
+    """The line of provenance below every picture."""
+    config = run.record.config
+    length = [f"{config[name]} {name}" for name in program.quick]
+    others = {name: value for name, value in config.items() if name not in program.quick}
+    settings = [*length, *program.changed_settings(others), f"seed {run.record.seed}"]
+    quick = "QUICK RUN, not the document's training: " if run.record.quick else ""
+    return f"{quick}{program.name}, {', '.join(settings)}"
+
+
+def _show_what_was_made(run: Run) -> None:
+    for name, value in run.record.results.items():
+        if not name.startswith("final_") and isinstance(value, float):
+            print(f"{name}: {value:,.6g}")
+    wanted = run.record.evaluation.get("wanted_digits")
+    if wanted:
+        print(
+            f"Asked for a digit, the model drew that digit {wanted['share']:.0%} of the time, as a"
+            " classifier sees it. Why, and what helps: docs/quirks.md"
+        )
+    print(f"made in {run.folder}:")
+    for path in sorted(run.folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            print(f"  {path.name}")

@@ -1,0 +1,79 @@
+"""Settings of a module: the fields of its Config, with meaning, unit, bounds and choices.
+
+A Config is checked when it is made, so a wrong value is refused from Python as it is from the
+command line, whose options are made from the same fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from common.errors import BadInput
+
+
+def setting(default: float, text: str, at_least: float, at_most: float) -> Any:
+    """A number of the document, with its meaning, unit and bounds."""
+    return dataclasses.field(
+        default=default, metadata={"text": text, "bounds": (at_least, at_most), "variant": False}
+    )
+
+
+def variant(default: float | None, text: str, at_least: float, at_most: float) -> Any:
+    """A number that the document does not have; its default changes nothing."""
+    return dataclasses.field(
+        default=default, metadata={"text": text, "bounds": (at_least, at_most), "variant": True}
+    )
+
+
+def choice(options: Sequence[str], text: str) -> Any:
+    """A named variant; the first option is the document's."""
+    return dataclasses.field(
+        default=options[0], metadata={"text": text, "options": options, "variant": True}
+    )
+
+
+class Settings:
+    """Base of every Config: a frozen dataclass whose fields are made by the functions above."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          BadInput: one of them is no number, out of bounds or no choice.
+        """
+        hints = typing.get_type_hints(type(self))
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            try:
+                check(item, number_type(hints[item.name]), getattr(self, item.name))
+            except ValueError as error:
+                raise BadInput(f"{item.name}: {error}") from None
+
+
+def check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:
+    """Raises ValueError, in words, if a field may not have a value."""
+    if "options" in item.metadata:
+        if value not in item.metadata["options"]:
+            raise ValueError(f"{value!r} is none of {', '.join(item.metadata['options'])}")
+        return
+    if value is None and item.default is None:
+        return
+    check_number(kind, value, *item.metadata["bounds"])
+
+
+def check_number(kind: type, value: Any, low: float, high: float) -> None:
+    """Raises ValueError, in words, if a value is no number of this kind within the bounds."""
+    what = "a whole number" if kind is int else "a number"
+    number = isinstance(value, int) or (kind is float and isinstance(value, float))
+    if not number or not low <= value <= high:  # NaN and infinity fail this, too
+        raise ValueError(f"{value!r} is not {what} from {low:,} to {high:,}")
+
+
+def number_type(hint: Any) -> type:
+    """int for `int | None`, and so on."""
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return hint

@@ -1,0 +1,1 @@
+"""What is claimed of the six modules, how it was found, and where it is kept."""

@@ -1,0 +1,263 @@
+"""`python -m reproductions.evidence.full_runs`: makes the whole runs that are kept as evidence.
+
+For each module, below `artifacts/reference/<module>/`:
+
+    run.json, history.csv, *.png, *.gif    the run with seed 0, without its weights
+    seeds.json                             curves of all seeds, quick runs, the probe's numbers
+    <variant>/                             a run with a setting that is not the document's
+    lockstep.json                          the lockstep's verdicts, and the series behind them
+
+`--renew` is for a change of code that leaves the computation alone: it repeats the first steps of
+seed 0, the probe and, where there is a recording, the lockstep. If all of them hold, the digests
+are brought up to date. Otherwise the runs have to be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.cli import OneLineParser, run_command
+from common.errors import Failure, Interrupted, VerificationFailed
+from common.files import write_atomically
+from common.runs import read_csv
+from reproductions import GOLDEN, MODULES, program
+from reproductions.evidence import kept
+from reproductions.evidence.documents import DOCUMENTS, Document
+
+RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
+QUICK_SEEDS = 10
+# Columns of the history that are kept.
+COLUMNS = ("loss", "reconstruction", "kl", "last_loss", "val_loss", "test_elbo")
+FIRST_STEPS = 20  # whose losses `--renew` makes again
+# Float32 losses of the same code on another machine; the envelopes of the recordings stay below
+# 1e-4 over the first 20 steps.
+RENEW_TOLERANCE = 1e-3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("full_runs", lambda: _full_runs(sys.argv[1:] if argv is None else argv))
+
+
+def _full_runs(argv: Sequence[str]) -> None:
+    parser = OneLineParser(
+        prog="python -m reproductions.evidence.full_runs",
+        description="Makes the kept results: whole runs with the documents' own settings.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "modules", nargs="*", metavar="module", help="which modules to run (default: all)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR",
+        help=f"where the whole runs lie; what is there is not made again (default: {RUNS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--part", choices=PARTS, action="append",
+        help="make only this part of the results (may be repeated; default: all parts)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--renew", action="store_true", help="check that a change of code left the results alone"
+    )
+    options = parser.parse_args(argv)
+    for module in options.modules:
+        if module not in MODULES:
+            parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
+    for module in options.modules or MODULES:
+        if options.renew:
+            renew(DOCUMENTS[module])
+            continue
+        for part in options.part or PARTS:
+            PARTS[part](DOCUMENTS[module], options.runs)
+            print(f"{module}: {part} kept in {kept.REFERENCE / module}", flush=True)
+
+
+# --- Making ---------------------------------------------------------------------------------------
+
+
+def make_seeds(document: Document, runs: Path) -> None:
+    """Keeps the run with seed 0, and the curves of all seeds."""
+    module = document.module
+    folders = [
+        run_once(module, runs / module / f"seed-{seed}", ["--seed", str(seed)])
+        for seed in range(document.seeds)
+    ]
+    keep_folder(folders[0], kept.REFERENCE / module)
+    with np.load(folders[0] / "steps.npz", allow_pickle=False) as steps:
+        first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
+    record = json.loads((folders[0] / "run.json").read_text())
+    old = kept.load_seeds(module) if kept.has_seeds(module) else {}
+    content = {
+        "module": module,
+        "source_sha256": program(module).source_digest,
+        "environment": record["environment"],
+        "first_losses": first,
+        "probe": _probe(module),
+        "runs": [{"seed": seed, **curves(folder)} for seed, folder in enumerate(folders)],
+        "quick_runs": old.get("quick_runs", []),
+    }
+    kept.write(module, "seeds.json", content)
+
+
+def make_quick(document: Document, runs: Path) -> None:
+    """Keeps the last row of the history of `--quick` runs."""
+    module = document.module
+    rows = []
+    for seed in range(QUICK_SEEDS):
+        options = ["--quick", "--seed", str(seed)]
+        folder = run_once(module, runs / module / f"quick-{seed}", options)
+        last = read_csv((folder / "history.csv").read_text())[-1]
+        rows.append({"seed": seed, **{c: last[c] for c in COLUMNS if c in last}})
+    kept.write(module, "seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
+
+
+def make_variants(document: Document, runs: Path) -> None:
+    """Keeps a run with seed 0 of every variant that the documentation uses."""
+    for variant in document.variants:
+        folder = runs / document.module / variant.name
+        run_once(document.module, folder, ["--seed", "0", *variant.options])
+        keep_folder(folder, kept.REFERENCE / document.module / variant.name, (".csv", ".json"))
+
+
+def run_once(module: str, folder: Path, options: Sequence[str]) -> Path:
+    """The folder of a finished run; makes the run, or completes it, if need be.
+
+    Raises:
+      Interrupted: the user stopped it.
+      Failure: it failed.
+    """
+    record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+    if not record.get("finished"):
+        how = ["--resume"] if record else list(options)
+        exit_code = program(module).main([*how, "--output", str(folder)])
+        if exit_code == Interrupted.exit_code:
+            raise Interrupted("stopped: the same command goes on with it")
+        if exit_code != 0:
+            raise Failure(f"the run of {module} in {folder} failed")
+    return folder
+
+
+def keep_folder(
+    run: Path, target: Path, suffixes: Sequence[str] = (".png", ".gif", ".csv", ".json")
+) -> None:
+    """Copies what is kept of a run; what an earlier run left there goes."""
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.iterdir():
+        if old.is_file() and old.name not in MADE_HERE:
+            old.unlink()
+    for path in sorted(run.iterdir()):
+        if path.suffix in suffixes:
+            shutil.copy(path, target / path.name)
+
+
+MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png")
+
+
+def curves(run: Path) -> dict[str, Any]:
+    """What is kept of a run: the curves of its history, its final results and its evaluation."""
+    rows = read_csv((run / "history.csv").read_text())
+    record = json.loads((run / "run.json").read_text())
+    found: dict[str, Any] = {
+        name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]
+    }
+    results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
+    # The median round, so that a machine that was busy for a while does not show.
+    seconds = float(np.median([row["seconds"] for row in rows])) * len(rows)
+    return found | {"results": results, "evaluation": record["evaluation"], "seconds": seconds}
+
+
+# --- Proving --------------------------------------------------------------------------------------
+
+
+def renew(document: Document) -> None:
+    """Brings the digests up to date if the code still computes what it did.
+
+    Raises:
+      VerificationFailed: it does not.
+    """
+    from common import datasets
+    from common.chance import Seeded
+    from common.training import Trainer
+    from reproductions.evidence.probe import differences
+
+    module, port = document.module, program(document.module)
+    content = kept.load_seeds(module)
+    experiment = port.experiment(port.config(), datasets.load(port.dataset), Seeded(0), "float32")
+    losses = Trainer(experiment).run(0, FIRST_STEPS)[:, 0]
+    difference = float(np.max(np.abs(losses / np.array(content["first_losses"]) - 1)))
+    if not difference <= RENEW_TOLERANCE:
+        raise VerificationFailed(
+            f"{module}: the first {FIRST_STEPS} losses differ by {difference:.1e}: make the runs"
+            " again"
+        )
+    now = _probe(module)
+    changed = next(differences(now, content.get("probe", now)), None)
+    if changed is not None:
+        raise VerificationFailed(f"{module}: {changed}: make the runs again")
+    make_proof(document)
+    kept.write(module, "seeds.json", content | {"probe": now, "source_sha256": port.source_digest})
+    print(f"{module}: the same computation (first losses within {difference:.1e}), renewed")
+
+
+def _probe(module: str) -> dict[str, Any]:
+    from common import datasets
+    from reproductions.evidence.probe import probe
+
+    port = program(module)
+    return probe(port, datasets.load(port.dataset))
+
+
+def make_proof(document: Document) -> None:
+    """Keeps the lockstep's verdicts, and the picture of the whole runs, of a recorded module.
+
+    Beside them it keeps how an error that is planted on purpose leaves the recording.
+
+    Raises:
+      VerificationFailed: the port does not follow its recordings.
+    """
+    from common import datasets, plotting
+    from reproductions.evidence import lockstep, whole_runs
+
+    if document.unrecorded:
+        return
+    module, port = document.module, program(document.module)
+    data = datasets.load(port.dataset)
+    progress = sys.stderr.isatty()
+    entries, planted = [], []
+    for _, recording in lockstep.find(GOLDEN, [module], "both"):
+        verdict = lockstep.verify(port, recording, data, progress=progress)
+        if verdict.problems:
+            raise VerificationFailed(f"{module}: {verdict.problems[0]}")
+        entries.append(lockstep.as_entry(module, recording, verdict))
+        if recording.precision == "float64":
+            wrong = lockstep.verify(
+                port, recording, data, progress=progress, change=lockstep.planted_error
+            )
+            planted = lockstep.series(wrong)
+    content = {
+        "source_sha256": port.source_digest,
+        "entries": entries,
+        "ten_times_epsilon": planted,  # relative difference of each float64 step
+    }
+    kept.write(module, "lockstep.json", content)
+    note = f"{module}: TensorFlow {document.tensorflow} and this project"
+    picture = plotting.to_png(whole_runs.picture(document), note)
+    write_atomically(kept.REFERENCE / module / "wholeruns.png", picture)
+
+
+PARTS: dict[str, Callable[[Document, Path], None]] = {
+    "seeds": make_seeds,
+    "variants": make_variants,
+    "quick": make_quick,
+    "proof": lambda document, _: make_proof(document),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

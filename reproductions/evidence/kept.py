@@ -1,0 +1,71 @@
+"""The results that full runs left in `artifacts/reference/`: where they lie, how they are read.
+
+They belong to the checkout that this package lies in, whatever the working folder is. An installed
+package has no results of its own: it reads those of the working folder, which is then a checkout.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import Failure
+from common.files import write_atomically
+from reproductions import GOLDEN
+
+_CHECKOUT = Path(__file__).parents[2]
+ROOT = _CHECKOUT if (_CHECKOUT / "artifacts").is_dir() else Path()
+REFERENCE = ROOT / "artifacts" / "reference"
+
+
+def load_seeds(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
+    """The kept curves of a module's whole runs.
+
+    Raises:
+      Failure: there are none.
+    """
+    path = folder / module / "seeds.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Failure(
+            f"{path} cannot be read: run this in a checkout, or make the file with"
+            f" python -m reproductions.evidence.full_runs {module}"
+        ) from error
+
+
+def has_seeds(module: str, folder: Path = REFERENCE) -> bool:
+    """Whether whole runs of a module are kept."""
+    return (folder / module / "seeds.json").exists()
+
+
+def load_record(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
+    """The run.json of the kept run with seed 0; an empty dictionary if there is none."""
+    path = folder / module / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def load_lockstep(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
+    """The kept verdicts of the lockstep of a recorded module."""
+    return json.loads((folder / module / "lockstep.json").read_text(encoding="utf-8"))
+
+
+def write(module: str, name: str, content: dict[str, Any], folder: Path = REFERENCE) -> None:
+    """Writes a JSON file of a module's kept results."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / module / name, text)
+
+
+def our_curves(module: str, column: str, folder: Path = REFERENCE) -> list[np.ndarray]:
+    """A column of the history of each kept run that has it, one array [rounds] for each seed."""
+    runs = load_seeds(module, folder)["runs"]
+    return [np.array(run[column]) for run in runs if column in run]
+
+
+def original_curves(number: str, recorded: str, folder: Path = GOLDEN) -> list[np.ndarray]:
+    """A curve of each of the original's whole runs that has it, one array [rounds] for each."""
+    content = json.loads((folder / number / "full-runs.json").read_text(encoding="utf-8"))
+    return [np.array(run[recorded]) for run in content["runs"] if recorded in run]

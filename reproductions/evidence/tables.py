@@ -1,0 +1,451 @@
+"""`python -m reproductions.evidence.tables`: writes the tables of README and docs.
+
+They are made from the kept results. A table stands between `<!-- table NAME -->` and `<!-- end -->`
+and says below it which files its rows come from. The intervals that a run is expected to end in
+(`expected.json`) are written, too. A test fails when one of them is stale.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.cli import OneLineParser, run_command
+from common.files import write_atomically
+from reproductions import GOLDEN, MODULES, program
+from reproductions.evidence import kept, whole_runs
+from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
+from reproductions.evidence.lockstep import floored
+from reproductions.evidence.whole_runs import ceil_percent
+
+FILES = {
+    "README.md": "en",
+    "README.zh-CN.md": "zh",
+    "docs/proof.md": "en",
+    "docs/quirks.md": "en",
+    "docs/performance.md": "en",
+}
+EXPECTED = Path(__file__).parent / "expected.json"
+FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
+MINUS = "\N{MINUS SIGN}"
+Rows = list[list[str]]
+
+
+class Table(NamedTuple):
+    """A table: how its rows are made, its header and the source of its rows in two languages."""
+
+    rows: Callable[[], Rows]
+    header: Mapping[str, str]
+    source: Mapping[str, str]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("tables", lambda: _write(sys.argv[1:] if argv is None else argv))
+
+
+def _write(argv: Sequence[str]) -> None:
+    OneLineParser(
+        prog="python -m reproductions.evidence.tables",
+        description="Writes the tables of README and docs from the kept results.",
+    ).parse_args(argv)
+    for name, language in FILES.items():
+        path = kept.ROOT / name
+        write_atomically(path, fill(path.read_text(encoding="utf-8"), language))
+        print(f"{name}: tables written")
+    write_atomically(EXPECTED, expected_text())
+    print(f"{EXPECTED.name}: written")
+
+
+def fill(text: str, language: str) -> str:
+    """A page with its tables brought up to date.
+
+    Args:
+      text: Markdown.
+      language: "en" or "zh".
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match[1]
+        rows = TABLES[name].rows()
+        if language == "zh":
+            rows = [[chinese(cell) for cell in row] for row in rows]
+        body = as_markdown(TABLES[name].header[language], rows)
+        source = TABLES[name].source[language]
+        return f"<!-- table {name} -->\n{body}\n\n<sub>{source}</sub>\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def as_markdown(header: str, rows: Rows) -> str:
+    """A Markdown table."""
+    columns = header.count("|") + 1
+    lines = [f"| {header} |", "|" + "---|" * columns]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+# --- The tables -----------------------------------------------------------------------------------
+
+
+def tutorials() -> Rows:
+    """A row for each module: its tutorial, and how long the kept run took."""
+    return [
+        [d.name, d.title, d.date or "–", f"`{d.module}`", _duration(_seconds(d.module))]
+        for d in DOCUMENTS.values()
+    ]
+
+
+def results() -> Rows:
+    """A row for each module: what its document printed, what the original gave, what ours gives."""
+    rows = []
+    for document in DOCUMENTS.values():
+        headline = document.headline
+        ours = kept.our_curves(document.module, headline.column)
+        rows.append(
+            [f"`{document.module}`", document.name, headline.label, headline.printed,
+             _original_finals(document, len(ours[0])), _spread([curve[-1] for curve in ours]),
+             _digits(document)]
+        )  # fmt: skip
+    return rows
+
+
+def _original_finals(document: Document, rounds: int) -> str:
+    if document.unrecorded:
+        return "–"
+    recorded = next(c.recorded for c in document.curves if c.column == document.headline.column)
+    curves = kept.original_curves(document.number, recorded)
+    whole = [curve[-1] for curve in curves if len(curve) >= rounds]
+    return _spread(whole) if whole else f"stopped after {max(map(len, curves))} of {rounds}"
+
+
+def _digits(document: Document) -> str:
+    """On how many digits a port agrees with its recording over 100 steps in double precision."""
+    if document.unrecorded:
+        return "–"
+    entries = kept.load_lockstep(document.module)["entries"]
+    return floored(next(e for e in entries if e["precision"] == "float64")["digits"]["100"])
+
+
+def lockstep() -> Rows:
+    """A row for each module and precision: how far the port follows the recording."""
+    return [
+        [f"`{document.module}`", entry["precision"], str(entry["steps"]), str(entry["horizon"]),
+         f"{entry['largest_difference']:.1e}", str(entry["largest_step"]),
+         *map(floored, entry["digits"].values())]
+        for document in RECORDED
+        for entry in kept.load_lockstep(document.module)["entries"]
+    ]  # fmt: skip
+
+
+def wholeruns() -> Rows:
+    """A row for each compared quantity of whole runs: the means."""
+    rows = []
+    for c in whole_runs.available():
+        interval = margin = power = in_spreads = "–"
+        if c.interval is not None and c.margin_shown is not None:
+            interval = " … ".join(_signed(100 * end, 2) for end in c.interval)
+            margin = ceil_percent(c.margin_shown)
+            power = f"{math.floor(100 * (c.power() or 0))} %"
+        if c.in_spreads is not None:
+            in_spreads = _signed(c.in_spreads, 1)
+        rows.append(
+            [f"`{c.module}`", c.figure, f"{c.ours.mean():.6g} ({len(c.ours)})".replace("-", MINUS),
+             f"{c.theirs.mean():.6g} ({len(c.theirs)})".replace("-", MINUS),
+             _signed(100 * c.difference, 2), in_spreads, interval, margin, power, c.verdict]
+        )  # fmt: skip
+    return rows
+
+
+def spreads() -> Rows:
+    """A row for each quantity with several runs on both sides: the spread between seeds."""
+    rows = []
+    for c in whole_runs.available():
+        if c.spread is not None and c.shape is not None:
+            ratio, low, high, p = c.spread
+            rows.append(
+                [f"`{c.module}`", c.figure, f"{c.ours.std(ddof=1):.3g} ({len(c.ours)})",
+                 f"{c.theirs.std(ddof=1):.3g} ({len(c.theirs)})", f"{ratio:.2f}",
+                 f"{low:.2f} … {high:.2f}", f"{p:.2f}", f"{c.shape:.2f}"]
+            )  # fmt: skip
+    return rows
+
+
+def quirks() -> Rows:
+    """A row for each module's seeds, and for each kept variant: what the trained model is worth."""
+    rows = []
+    for document in DOCUMENTS.values():
+        runs = [
+            run["evaluation"]
+            for run in kept.load_seeds(document.module)["runs"]
+            if run.get("evaluation")
+        ]  # TEMPORARY
+        if not runs:
+            continue  # TEMPORARY
+        rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
+        for variant in document.variants:
+            record = kept.load_record(f"{document.module}/{variant.name}")
+            if not record:
+                continue  # TEMPORARY
+            name = " ".join([document.module, *variant.options])
+            rows.append([f"`{name}`", "1", *_metrics([record["evaluation"]])])
+    return rows
+
+
+def _metrics(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics of a model: means over seeds and, from two seeds on, standard deviations."""
+
+    def cell(name: str, decimals: int = 2) -> str:
+        values = [run[name] for run in runs]
+        spread = f" ± {np.std(values, ddof=1):,.{decimals}f}" if len(values) > 1 else ""
+        return f"{np.mean(values):,.{decimals}f}".replace("-", MINUS) + spread
+
+    weights = {f"{run['kl_weight']:g}" for run in runs}
+    return [
+        *map(cell, ("reconstruction", "kl")), cell("objective", 1),
+        *map(cell, ("elbo", "log_likelihood")),
+        f"{np.mean([run['effective_samples'] for run in runs]):.0f}",
+        f"{np.mean([run['active_units'] for run in runs]):.0f}", ", ".join(sorted(weights)),
+    ]  # fmt: skip
+
+
+def wanted() -> Rows:
+    """In how many of the pictures of a grid the wanted digit is drawn, in per cent, for 0 to 9."""
+    from common.evaluation import count_right
+
+    grids = np.load(GOLDEN / "004" / "class-grids.npz")
+    pictures = next(iter(grids.values())).reshape(10, -1, 28, 28)
+    rows = [["the original, one run", *_shares(count_right(pictures / 255), pictures.shape[1])]]
+    for module in MODULES:
+        if program(module).draw is None:
+            continue
+        for run in kept.load_seeds(module)["runs"]:
+            right = run["evaluation"]["wanted_digits"]["grid_right"]
+            rows.append([f"`{module}`, seed {run['seed']}", *_shares(right, 225)])
+        for variant in DOCUMENTS[module].variants:
+            record = kept.load_record(f"{module}/{variant.name}")
+            if not record:
+                continue  # TEMPORARY
+            right = record["evaluation"]["wanted_digits"]["grid_right"]
+            name = " ".join([module, *variant.options])
+            rows.append([f"`{name}`, seed 0", *_shares(right, 225)])
+    return rows
+
+
+def _shares(right: Any, of: int) -> list[str]:
+    """Per cent of each digit, and of all with the 95 % interval that Wilson's formula gives."""
+    from scipy.stats import binomtest
+
+    total = binomtest(int(sum(right)), of * len(right)).proportion_ci(0.95, "wilson")
+    share = f"{100 * sum(right) / of / len(right):.1f}"
+    interval = f"{100 * total.low:.1f} … {100 * total.high:.1f}"
+    return [*(f"{100 * n / of:.0f}" for n in right), share, interval]
+
+
+def controls() -> Rows:
+    """A row for each mistake made on purpose: the step at which lockstep rejects it."""
+    tests = importlib.import_module("tests.test_negative_controls")
+    return [
+        [f"`{c.module}`", c.trap, *("–" if n is None else str(n) for n in (c.float32, c.float64))]
+        for c in tests.CONTROLS
+    ]
+
+
+def performance() -> Rows:
+    """A row for each module: how long the parts of the kept run with seed 0 took."""
+    rows = []
+    for module in MODULES:
+        record = kept.load_record(module)
+        parts = [record["seconds"].get(p, 0.0) for p in ("training", "pictures", "evaluation")]
+        made_with = f"TensorFlow {record['environment']['versions']['tensorflow']}"
+        rows.append(
+            [f"`{module}`", *(f"{s:,.0f}" for s in parts), _duration(sum(parts)), made_with]
+        )
+    return rows
+
+
+def _seconds(module: str) -> float:
+    """How long the kept run with seed 0 took."""
+    return float(sum(kept.load_record(module)["seconds"].values()))
+
+
+def _duration(seconds: float) -> str:
+    return f"{math.ceil(seconds)} s" if seconds < 60 else f"{math.ceil(seconds / 60)} min"
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", MINUS)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean, standard deviation and number of seeds."""
+    mean = f"{np.mean(values):,.2f}".replace("-", MINUS)
+    if len(values) == 1:
+        return f"{mean} (1 seed)"
+    return f"{mean} ± {np.std(values, ddof=1):,.2f} ({len(values)} seeds)"
+
+
+TABLES = {
+    "tutorials": Table(
+        tutorials,
+        {"en": "document | title | date | module | a whole run takes",
+         "zh": "文档 | 标题 | 日期 | 模块 | 完整运行用时"},
+        {"en": "Times from `artifacts/reference/<module>/run.json`: two cores, no GPU.",
+         "zh": "用时取自 `artifacts/reference/<module>/run.json`：双核，无 GPU。"},
+    ),
+    "results": Table(
+        results,
+        {"en": "module | document | quantity | printed there | original on TF 1.14 / 2.0 | ours |"
+         " digits agreed (float64, 100 steps)",
+         "zh": "模块 | 文档 | 指标 | 文档所印 | 原程序（TF 1.14 / 2.0） | 本项目 |"
+         " 一致位数（float64，100 步）"},
+        {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json` and"
+         " `lockstep.json`.",
+         "zh": "取自 `golden/*/full-runs.json`，以及 `artifacts/reference/<module>/` 中的"
+         " `seeds.json` 与 `lockstep.json`。"},
+    ),
+    "lockstep": Table(
+        lockstep,
+        {"en": "module | precision | steps compared | horizon | largest difference | at step |"
+         " digits agreed up to step 1 | 10 | 100",
+         "zh": "模块 | 精度 | 比较步数 | 可比步数 | 最大相对差 | 所在步 |"
+         " 至第 1 步一致位数 | 10 | 100"},
+        {"en": "From `artifacts/reference/<module>/lockstep.json`; digits are rounded down.",
+         "zh": "取自 `artifacts/reference/<module>/lockstep.json`；位数向下取整。"},
+    ),
+    "wholeruns": Table(
+        wholeruns,
+        {"en": "module | quantity | ours (seeds) | original (seeds) | difference, % | in sd |"
+         " 90 % interval, % | smallest margin shown | power at 2 % | verdict",
+         "zh": "模块 | 指标 | 本项目（种子数） | 原程序（种子数） | 差，% | 以标准差计 |"
+         " 90 % 区间，% | 所能证明的最小界限 | 2 % 时的功效 | 结论"},
+        {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json`; sd:"
+         " standard deviation between seeds, of both sides together. Margins are rounded up.",
+         "zh": "取自 `golden/*/full-runs.json` 与 `artifacts/reference/<module>/seeds.json`；标准差"
+         "为两边合并的种子间标准差。界限向上取整。"},
+    ),
+    "spreads": Table(
+        spreads,
+        {"en": "module | quantity | sd of ours (seeds) | sd of the original's (seeds) | ratio |"
+         " 90 % interval | F-test, p | Kolmogorov-Smirnov, p",
+         "zh": "模块 | 指标 | 本项目标准差（种子数） | 原程序标准差（种子数） | 比 | 90 % 区间 |"
+         " F 检验 p | Kolmogorov-Smirnov 检验 p"},
+        {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json`; sd:"
+         " standard deviation between seeds.",
+         "zh": "取自 `golden/*/full-runs.json` 与 `artifacts/reference/<module>/seeds.json`。"},
+    ),
+    "quirks": Table(
+        quirks,
+        {"en": "run | seeds | reconstruction | KL | objective | ELBO | log-likelihood |"
+         " effective samples | active units | weight of KL",
+         "zh": "运行 | 种子数 | 重构 | KL | 目标函数 | ELBO | 对数似然 | 有效样本数 | 活跃单元 |"
+         " KL 的权重"},
+        {"en": "From the `evaluation` in `artifacts/reference/<module>/seeds.json` and, for the"
+         " other settings, `artifacts/reference/<module>/*/run.json`: nats per image of the 10,000"
+         " test images, mean ± standard deviation between seeds. Log-likelihoods are sampled on the"
+         " first 100 images.",
+         "zh": "取自 `artifacts/reference/<module>/seeds.json` 中的 `evaluation`；其他设置取自"
+         " `artifacts/reference/<module>/*/run.json`。"},
+    ),
+    "wanted": Table(
+        wanted,
+        {"en": "wanted digit, % | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | all | 95 % interval",
+         "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部 | 95 % 区间"},
+        {"en": "From `golden/004/class-grids.npz`, `artifacts/reference/<module>/seeds.json` and"
+         " `artifacts/reference/<module>/*/run.json`.",
+         "zh": "取自 `golden/004/class-grids.npz`、`artifacts/reference/<module>/seeds.json` 与"
+         " `artifacts/reference/<module>/*/run.json`。"},
+    ),
+    "controls": Table(
+        controls,
+        {"en": "module | trap | float32 | float64", "zh": "模块 | 陷阱 | float32 | float64"},
+        {"en": "From the list in `tests/test_negative_controls.py`, which asserts each of them.",
+         "zh": "取自 `tests/test_negative_controls.py` 中的列表，该测试逐一验证。"},
+    ),
+    "performance": Table(
+        performance,
+        {"en": "module | training, s | pictures, s | evaluation, s | together | made with",
+         "zh": "模块 | 训练，秒 | 图片，秒 | 评估，秒 | 合计 | 所用版本"},
+        {"en": "From `artifacts/reference/<module>/run.json`: whole runs with seed 0 on virtual"
+         " machines with two cores, no GPU.",
+         "zh": "取自 `artifacts/reference/<module>/run.json`：双核虚拟机，无 GPU，种子 0。"},
+    ),
+}  # fmt: skip
+
+
+# --- Chinese --------------------------------------------------------------------------------------
+
+# English cells in Chinese, in the order in which they are replaced.
+CHINESE = (
+    (r"cost of a batch, mean of epoch 50", "一个批次的代价，第 50 轮均值"),
+    (r"validation loss after 30 epochs, nats", "30 轮后的验证损失，nat"),
+    (r"test ELBO after 100 epochs, nats", "100 轮后的测试 ELBO，nat"),
+    (r"loss of steps 2,901 to 3,000, nats", "第 2,901 至 3,000 步的损失，nat"),
+    (r"validation loss per batch after 15 epochs", "15 轮后每批次的验证损失"),
+    (r" \(last batch, epoch 43\)", "（第 43 轮，最后一个批次）"),
+    (r" \(upstream, step 3,000\)", "（上游，第 3,000 步）"),
+    (r" \(upstream\)", "（上游）"),
+    (r"^no program$", "无程序"),
+    (r"^none$", "无"),
+    (r"stopped after (\d+) of (\d+)", r"在第 \1 轮停止（共 \2 轮）"),
+    (r" \((\d+) seeds?\)", r"（\1 个种子）"),
+    (r"mean cost of an epoch", "每轮平均代价"),
+    (r"mean loss of 100 steps", "每 100 步平均损失"),
+    (r"training loss", "训练损失"),
+    (r"validation loss", "验证损失"),
+    (r"test ELBO", "测试 ELBO"),
+    (r", final$", "，最终值"),
+    (r", whole curve$", "，整条曲线"),
+    (r", epoch (\d+)$", r"，第 \1 轮"),
+    (r", first (\d+) epochs$", r"，前 \1 轮"),
+    (r"equivalent within (\d) %", r"在 \1 % 内等价"),
+    (r"not shown within 2 %", "未能证明在 2 % 内等价"),
+    (r"DIFFERENT", "不同"),
+    (r"single run inside the 95 % interval of (\d+) runs \((.*)\)",
+     r"单次运行在另一方 \1 次运行的 95 % 区间之内（\2）"),
+    (r"single run OUTSIDE the 95 % interval of (\d+) runs \((.*)\)",
+     r"单次运行在另一方 \1 次运行的 95 % 区间之外（\2）"),
+    (r"one run each: a difference, no test", "各有一次运行：只有差，无法检验"),
+    (r"(\d) min$", r"\1 分钟"),
+    (r"(\d) s$", r"\1 秒"),
+)  # fmt: skip
+
+
+def chinese(cell: str) -> str:
+    """A cell of a table in Chinese."""
+    for pattern, replacement in CHINESE:
+        cell = re.sub(pattern, replacement, cell)
+    return cell
+
+
+# --- What a run is expected to end with -----------------------------------------------------------
+
+
+def expected_text() -> str:
+    """The interval in which a further run of each module ends, for `common/expected.py`."""
+    content = {}
+    for document in DOCUMENTS.values():
+        column = document.headline.column
+        seeds = kept.load_seeds(document.module)
+        values = {
+            "whole": [run[column][-1] for run in seeds["runs"]],
+            "quick": [run[column] for run in seeds.get("quick_runs", [])],
+        }
+        intervals = {
+            kind: {"seeds": len(v), "interval": whole_runs.prediction_interval(np.array(v))}
+            for kind, v in values.items()
+            if len(v) >= FEWEST
+        }
+        content[document.module] = {"column": column, **intervals}
+    return json.dumps(content, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

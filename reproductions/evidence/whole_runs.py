@@ -1,0 +1,379 @@
+"""Whole runs compared as distributions: beyond the lockstep's horizon nothing else can be compared.
+
+The originals' seeds are in `golden/<number>/full-runs.json`, ours in
+`artifacts/reference/<module>/seeds.json`. Two one-sided t-tests (Welch) ask whether the ratio of
+our mean to theirs lies between 1 - margin and 1 + margin, which is more than "not significantly
+different". The 90 % confidence interval of the ratio is the set of ratios that neither test
+rejects, so a margin is shown exactly if the interval lies within it. A side that has one run has no
+spread: there the other side's prediction interval says whether that run is an unusual one.
+
+#### References
+D. J. Schuirmann. A comparison of the two one-sided tests procedure and the power approach for
+assessing the equivalence of average bioavailability. J. Pharmacokinet. Biopharm. 15, 1987.
+E. C. Fieller. Some problems in interval estimation. J. R. Stat. Soc. B 16, 1954.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from reproductions.evidence import kept
+from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Of the original's mean, fixed before the runs were made. The tighter one is asked only where the
+# wider one was shown: tests in a fixed order need no correction of ALPHA.
+MARGINS = (0.02, 0.01)
+ALPHA = 0.05
+ENOUGH = 8  # seeds: with as many on both sides a row that is not shown equivalent fails
+
+
+class Spread(NamedTuple):
+    """Our standard deviation between seeds, as a multiple of the original's."""
+
+    ratio: float
+    low: float  # of the 90 % confidence interval
+    high: float
+    p: float  # of the two-sided F-test that both are the same
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of the original's runs and of ours."""
+
+    module: str
+    figure: str  # which quantity, in words
+    ours: np.ndarray  # [seeds]
+    theirs: np.ndarray  # [seeds]
+
+    @property
+    def seeds(self) -> int:
+        """Number of runs of the side that has fewer."""
+        return min(len(self.ours), len(self.theirs))
+
+    @property
+    def difference(self) -> float:
+        """Difference of the means, relative to the original's."""
+        return float(self.ours.mean() / self.theirs.mean() - 1)
+
+    @property
+    def in_spreads(self) -> float | None:
+        """Difference in standard deviations between seeds; None where each side has one run."""
+        spread = self._pooled_spread
+        return None if spread is None else self.difference * abs(self.theirs.mean()) / spread
+
+    @property
+    def _pooled_spread(self) -> float | None:
+        """Standard deviation between seeds, from both sides."""
+        degrees = len(self.ours) + len(self.theirs) - 2
+        if degrees == 0:
+            return None
+        squares = sum(float(np.sum((x - x.mean()) ** 2)) for x in (self.ours, self.theirs))
+        return math.sqrt(squares / degrees)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 90 % confidence interval of `difference`; None where a side has one run."""
+        from scipy.optimize import brentq
+        from scipy.stats import t
+
+        if self.seeds < 2:
+            return None
+
+        def excess(ratio: float, sign: int) -> float:
+            statistic, degrees = self._ratio_test(ratio)
+            return sign * statistic - t.ppf(1 - ALPHA, degrees)
+
+        ends = []
+        for sign in (1, -1):  # the lower end, the upper end
+            inside, step = 1 + self.difference, 0.01
+            while excess(inside - sign * step, sign) < 0 and step < 10:
+                step *= 2
+            outside = inside - sign * step
+            end = brentq(excess, inside, outside, args=(sign,)) if step < 10 else -sign * math.inf
+            ends.append(float(end - 1))
+        return ends[0], ends[1]
+
+    def _ratio_test(self, ratio: float) -> tuple[float, float]:
+        """Welch's statistic of "our mean is `ratio` times theirs", and its degrees of freedom."""
+        sign = math.copysign(1, self.theirs.mean())  # figures below zero are compared by size
+        ours = self.ours.var(ddof=1) / len(self.ours)
+        theirs = ratio**2 * self.theirs.var(ddof=1) / len(self.theirs)
+        degrees = (ours + theirs) ** 2 / (
+            ours**2 / (len(self.ours) - 1) + theirs**2 / (len(self.theirs) - 1)
+        )
+        difference = sign * (self.ours.mean() - ratio * self.theirs.mean())
+        return float(difference / math.sqrt(ours + theirs)), float(degrees)
+
+    def p(self, margin: float = MARGINS[0]) -> float | None:
+        """The larger p-value of the two one-sided tests; None where a side has one run."""
+        from scipy.stats import t
+
+        if self.seeds < 2:
+            return None
+        below, above = self._ratio_test(1 - margin), self._ratio_test(1 + margin)
+        return float(max(t.sf(*below), t.cdf(*above)))
+
+    @property
+    def margin_shown(self) -> float | None:
+        """The smallest margin within which the data show equivalence."""
+        return None if self.interval is None else max(map(abs, self.interval))
+
+    def power(self, margin: float = MARGINS[0]) -> float | None:
+        """Probability that equal distributions with these spreads are shown equivalent.
+
+        It is reported beside the verdict and decides nothing.
+        """
+        from scipy.stats import t
+
+        if self.seeds < 2:
+            return None
+        statistic, degrees = self._ratio_test(1 - margin)
+        error = abs(self.ours.mean() - (1 - margin) * self.theirs.mean()) / abs(statistic)
+        reach = margin * abs(self.theirs.mean()) / error - t.ppf(1 - ALPHA, degrees)
+        return max(0.0, float(2 * t.cdf(reach, degrees) - 1))
+
+    @property
+    def spread(self) -> Spread | None:
+        """Our standard deviation against theirs; None where a side has one run."""
+        from scipy.stats import f
+
+        if self.seeds < 2:
+            return None
+        ratio = float(self.ours.var(ddof=1) / self.theirs.var(ddof=1))
+        law = f(len(self.ours) - 1, len(self.theirs) - 1)
+        low, high = ratio / law.ppf(1 - ALPHA), ratio / law.ppf(ALPHA)
+        p = 2 * min(law.cdf(ratio), law.sf(ratio))
+        return Spread(ratio**0.5, float(low**0.5), float(high**0.5), float(p))
+
+    @property
+    def shape(self) -> float | None:
+        """The p-value of the Kolmogorov-Smirnov test; None where a side has one run."""
+        from scipy.stats import ks_2samp
+
+        return None if self.seeds < 2 else float(ks_2samp(self.ours, self.theirs).pvalue)
+
+    @property
+    def single(self) -> tuple[float, float, float] | None:
+        """Of a side's only run and the 95 % prediction interval of the other: (run, low, high).
+
+        None where both sides have more runs, or both have one.
+        """
+        fewer, more = sorted((self.ours, self.theirs), key=len)
+        if len(fewer) > 1 or len(more) < 2:
+            return None
+        return float(fewer[0]), *prediction_interval(more)
+
+    @property
+    def equivalent(self) -> bool | None:
+        """Whether equivalence within 2 % is shown.
+
+        False, which fails the verification, if the interval lies wholly beyond the margin; if
+        nothing is shown with enough seeds on both sides; or if a side's only run lies outside the
+        other's prediction interval. None if the seeds are too few to decide.
+        """
+        if self.single is not None:
+            run, low, high = self.single
+            return None if low <= run <= high else False
+        if self.interval is None or self.margin_shown is None:
+            return None
+        if self.margin_shown <= MARGINS[0]:
+            return True
+        low, high = self.interval
+        beyond = low > MARGINS[0] or high < -MARGINS[0]
+        return False if beyond or self.seeds >= ENOUGH else None
+
+    @property
+    def verdict(self) -> str:
+        """What the data say, in words."""
+        if self.single is not None:
+            run, low, high = self.single
+            runs = max(len(self.ours), len(self.theirs))
+            where = "inside" if low <= run <= high else "OUTSIDE"
+            width = (high - low) / 2 / abs(run)
+            return f"single run {where} the 95 % interval of {runs} runs (±{ceil_percent(width)})"
+        if self.margin_shown is None:
+            return "one run each: a difference, no test"
+        if self.equivalent:
+            margin = min(m for m in MARGINS if self.margin_shown <= m)
+            return f"equivalent within {margin:.0%}".replace("%", " %")
+        return "DIFFERENT" if self.equivalent is False else "not shown within 2 %"
+
+
+def prediction_interval(runs: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Where a further run of the same distribution lies with probability `level`."""
+    from scipy.stats import t
+
+    n = len(runs)
+    reach = t.ppf((1 + level) / 2, n - 1) * runs.std(ddof=1) * math.sqrt(1 + 1 / n)
+    return float(runs.mean() - reach), float(runs.mean() + reach)
+
+
+def ceil_percent(share: float) -> str:
+    """A share in per cent, with two decimals, rounded up."""
+    return f"{math.ceil(share * 1e4 - 1e-9) / 100:.2f} %"
+
+
+def available() -> list[Comparison]:
+    """The comparisons of every recorded module whose whole runs are kept."""
+    there = [document for document in RECORDED if kept.has_seeds(document.module)]
+    return [comparison for document in there for comparison in compare(document)]
+
+
+def compare(document: Document) -> list[Comparison]:
+    """The final value and the mean of every curve of a document that both sides kept."""
+    comparisons: list[Comparison] = []
+    for recorded, column, label in document.curves:
+        ours = kept.our_curves(document.module, column)
+        theirs = kept.original_curves(document.number, recorded)
+        comparisons += of_curves(document.module, label, ours, theirs)
+    return comparisons
+
+
+def of_curves(
+    module: str, label: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
+) -> list[Comparison]:
+    """The final value and the mean of a curve.
+
+    Where some of the original's runs were stopped early, all its runs are compared up to there, and
+    the whole ones to the end.
+
+    Args:
+      module: whose.
+      label: what the curve is.
+      ours: for each seed [rounds].
+      theirs: for each seed [rounds].
+    """
+    if not len(ours) or not len(theirs):
+        return []
+    whole = min(len(curve) for curve in ours)
+    found = []
+    for rounds in sorted({min(len(curve), whole) for curve in theirs}, reverse=True):
+        final, mean = f"{label}, final", f"{label}, whole curve"
+        if rounds < whole:
+            document = DOCUMENTS[module]
+            count = rounds * document.steps_per_row
+            final = f"{label}, {document.round_name} {count}"
+            mean = f"{label}, first {count} {document.round_name}s"
+        a = np.stack([curve[:rounds] for curve in ours])
+        b = np.stack([curve[:rounds] for curve in theirs if len(curve) >= rounds])
+        found += [
+            Comparison(module, final, a[:, -1], b[:, -1]),
+            Comparison(module, mean, a.mean(1), b.mean(1)),
+        ]
+    return found
+
+
+class Outlier(NamedTuple):
+    """A printed number that our runs would not be expected to print."""
+
+    at: int
+    printed: float
+    low: float
+    high: float
+
+
+def outliers(document: Document) -> list[Outlier]:
+    """The printed numbers of a document that lie outside the prediction interval of our runs.
+
+    A printed number is one draw. It is held against the prediction interval of our seeds' numbers
+    at the same place and its two neighbours, at ALPHA over all that the document printed.
+    """
+    printed = document.printed
+    if printed is None:
+        return []
+    ours = np.stack(kept.our_curves(document.module, printed.column))
+    found = []
+    for at, value in _in_history(document):
+        row = at // document.steps_per_row - 1
+        draws = ours[:, max(0, row - 1) : row + 2] if row else ours[:, :1]
+        level = 1 - ALPHA / len(printed.at)
+        low, high = prediction_interval(draws.ravel(), level)
+        if not low <= value <= high:
+            found.append(Outlier(at, value, low, high))
+    return found
+
+
+def _in_history(document: Document) -> list[tuple[int, float]]:
+    """What a document printed at places that the history has."""
+    if document.printed is None:
+        return []
+    pairs = zip(document.printed.at, document.printed.values, strict=True)
+    return [(at, value) for at, value in pairs if at >= document.steps_per_row]
+
+
+def picture(document: Document) -> Figure:
+    """Both sides' curves as bands from the lowest to the highest seed, with the printed numbers."""
+    from matplotlib.figure import Figure
+
+    curves = document.curves
+    figure = Figure(figsize=(6.4 * len(curves), 4.4), layout="constrained")
+    for axes, (recorded, column, label) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True
+    ):
+        for values, colour, side in (
+            (kept.original_curves(document.number, recorded), "tab:orange", "original"),
+            (kept.our_curves(document.module, column), "tab:blue", "port"),
+        ):
+            rounds = max(map(len, values))
+            whole = np.stack([np.pad(v, (0, rounds - len(v)), constant_values=np.nan)
+                              for v in values])  # fmt: skip
+            x = document.steps_per_row * np.arange(1, rounds + 1)
+            axes.fill_between(
+                x, np.nanmin(whole, 0), np.nanmax(whole, 0), color=colour, alpha=0.3, lw=0
+            )
+            seeds = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
+            axes.plot(x, np.nanmean(whole, 0), color=colour, label=f"{side}, {seeds}")
+        if document.printed and axes is figure.axes[0]:
+            at, printed = zip(*_in_history(document), strict=True)
+            axes.plot(at, printed, "kx", ms=5, label=document.printed.source)
+        axes.set(title=label, xlabel=document.round_name, ylabel=document.unit)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(f"{document.module}: whole runs of the original and of the port")
+    return figure
+
+
+def as_entry(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON."""
+    c = comparison
+    return {
+        "module": c.module,
+        "figure": c.figure,
+        "ours": {"mean": float(c.ours.mean()), "seeds": len(c.ours)},
+        "theirs": {"mean": float(c.theirs.mean()), "seeds": len(c.theirs)},
+        "relative_difference": c.difference,
+        "in_standard_deviations": c.in_spreads,
+        "interval_90": c.interval,
+        "margin_shown": c.margin_shown,
+        "p": c.p(),
+        "power": c.power(),
+        "spread": c.spread and c.spread._asdict(),
+        "kolmogorov_smirnov_p": c.shape,
+        "equivalent": c.equivalent,
+        "verdict": c.verdict,
+    }
+
+
+HEADER = (
+    f"{'module':12} {'whole runs':30} {'ours':>10} {'theirs':>10} {'seeds':>6} {'difference':>10} "
+    f"{'90 % interval':>18}  verdict"
+)
+
+
+def as_line(comparison: Comparison) -> str:
+    """A comparison as a line of the table."""
+    c = comparison
+    seeds = f"{len(c.ours)}:{len(c.theirs)}"
+    interval = "–" if c.interval is None else "{:+.2%} to {:+.2%}".format(*c.interval)
+    return (
+        f"{c.module:12} {c.figure:30} {c.ours.mean():10.6g} {c.theirs.mean():10.6g} {seeds:>6} "
+        f"{c.difference:+10.2%} {interval:>18}  {c.verdict}"
+    )
