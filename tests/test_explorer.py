@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reproductions.reference import REFERENCE
 
 from reproductions import CATALOGUE, program
 from reproductions.explorer import __main__ as command
 from reproductions.explorer import models
 from reproductions.explorer.build import HERE, LANGUAGES, SCRIPTS, TWINS, describe, pack
 from reproductions.explorer.measure import codes_to_try, in_node
-from reproductions.reference import REFERENCE
 from tests.chromium import CHROMIUM, Browser, chromium
 from tests.conftest import ROOT
 from tests.test_networks import swap_channels
@@ -209,7 +209,9 @@ def test_texts_are_whole_in_both_languages():
         assert text.strip()
         assert re.search(r"[\u4e00-\u9fff]", chinese[key]) or text == chinese[key], key
     same = [key for key in english if english[key] == chinese[key]]
-    assert {k for k in same if not k.endswith(("elbo", "kl", "name", "mean", "architecture"))} == set()
+    assert {
+        k for k in same if not k.endswith(("elbo", "kl", "name", "mean", "architecture"))
+    } == set()
     used = set(re.findall(r'data-(?:t|label)="([\w.-]+)"', (HERE / "page.html").read_text()))
     for module in MODULES:
         assert not [k for k in used if k not in english and f"{module}.{k}" not in english] or (

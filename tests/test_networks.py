@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reproductions.reference import REFERENCE
 
 from common import networks
 from common.errors import BadInput
@@ -14,7 +15,6 @@ from common.lazy import tf
 from reproductions import program
 from reproductions.explorer import models
 from reproductions.explorer.measure import codes_to_try, in_tensorflow
-from reproductions.reference import REFERENCE
 from tests.conftest import ROOT
 
 # Pixels between 0 and 1; measured: 1.9e-6. A pixel is the sum of some hundred float32 products.

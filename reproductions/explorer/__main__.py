@@ -9,8 +9,8 @@ from pathlib import Path
 
 from common.cli import OneLineParser, run_command
 from common.files import write_atomically
+from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer.build import build
-from reproductions.reference import REFERENCE
 
 OUTPUT = Path("artifacts") / "explorer.html"
 

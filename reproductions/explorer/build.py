@@ -14,8 +14,10 @@ import numpy as np
 
 from common.errors import BadInput
 from common.networks import Layer
-from common.runs import read_record
-from reproductions import CATALOGUE
+from common.pictures import normal_quantiles
+from common.runs import Record, read_record
+from reproductions import MODULES
+from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 
 Array = np.ndarray
@@ -38,28 +40,26 @@ def build(reference: Path) -> str:
     Raises:
       BadInput: there is none.
     """
-    from common.plotting import normal_quantiles
-
     modules: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
-    for entry in CATALOGUE:
+    for module in MODULES:
         found = {
-            "document": reference / entry.module,
-            "twin": reference / entry.module / TWINS.get(entry.module, "elbo"),
+            "document": reference / module,
+            "twin": reference / module / TWINS.get(module, "elbo"),
         }
         runs = {k: f for k, f in found.items() if (f / "explorer.npz").exists()}
         if "document" not in runs:
             continue
         measured = _read(runs["document"] / "explorer.npz")
-        dataset = "fashion" if entry.module == "conv_vae" else "mnist"
+        dataset = "fashion" if module == "conv_vae" else "mnist"
         blobs[f"{dataset}-images"] = zlib.compress(measured["images"].tobytes(), 9)
         blobs[f"{dataset}-labels"] = zlib.compress(measured["labels"].tobytes(), 9)
-        modules[entry.module] = {
-            "document": entry.document,
+        modules[module] = {
+            "document": DOCUMENTS[module].name,
             "dataset": dataset,
             "digits": measured["digits"].tolist(),
-            "grid": GRIDS.get(entry.module, normal_quantiles(15).round(6).tolist()),
-            "runs": {k: _add_run(f"{entry.module}-{k}", f, blobs) for k, f in runs.items()},
+            "grid": GRIDS.get(module, normal_quantiles(15).round(6).tolist()),
+            "runs": {k: _add_run(f"{module}-{k}", f, blobs) for k, f in runs.items()},
         }
     if not modules:
         raise BadInput(f"there are no trained models with an explorer.npz below {reference}")
@@ -74,7 +74,7 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
     model = load(folder)
     blobs[f"{name}-weights"] = pack(model)
     blobs[f"{name}-codes"] = zlib.compress(_apart(measured["codes"].T), 9)
-    evaluation = record["evaluation"]
+    evaluation = record.evaluation
     low, high = measured["low"], measured["high"]
     levels = int(measured["levels"])
     z_mean = low + measured["codes"] / (levels - 1) * (high - low)
@@ -98,9 +98,9 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
     }
 
 
-def _kl_weight(record: dict[str, Any]) -> float:
+def _kl_weight(record: Record) -> float:
     """What a nat of KL weighs in the run's objective, where a nat of reconstruction weighs 1."""
-    config, count = record["config"], KL_COUNT.get(record["module"])
+    config, count = record.config, KL_COUNT.get(record.module)
     document = count is not None and config["objective"] == "document"
     return count / config["batch_size"] if document else 1.0
 

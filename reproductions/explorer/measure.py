@@ -63,7 +63,7 @@ def _measure(argv: Sequence[str]) -> None:
     for folder in options.folders:
         found = measure(folder)
         content = io.BytesIO()
-        np.savez_compressed(content, **found)
+        np.savez_compressed(content, **found)  # type: ignore[arg-type]
         write_atomically(folder / "explorer.npz", content.getvalue())
         print(folder, *(f"{name} {found[name]:.2g}" for name in found if name.endswith("_pixels")))
 
@@ -85,7 +85,7 @@ def measure(folder: Path) -> dict[str, Array]:
     record = read_record(folder)
     if record is None:
         raise BadInput(f"{folder} holds no run")
-    port = program(record["module"])
+    port = program(record.module)
     data = datasets.load(port.dataset)
     run = port.reopen(folder, data)
     parts = [
@@ -121,9 +121,7 @@ def measure(folder: Path) -> dict[str, Array]:
         "kl": kl.mean(axis=0),
         "images": images,
         "digits": digits,
-        "numpy_pixels": np.abs(
-            in_numpy - in_tensorflow(record["module"], run.model, z, digits)
-        ).max(),
+        "numpy_pixels": np.abs(in_numpy - in_tensorflow(record.module, run.model, z, digits)).max(),
         "javascript_pixels": np.abs(kept.decode(z, digits) - page["decoded"]).max(),
         "rounding_pixels": np.abs(in_numpy - kept.decode(z, digits)).max(),
     }
@@ -141,11 +139,7 @@ def in_tensorflow(module: str, model: Any, z: Array, digits: Array) -> Array:
     import importlib
 
     port = importlib.import_module(f"reproductions.{module}")
-    if module == "mlp_cvae":
-        return port.pictures_of(model, z, digits, "float32")
-    if hasattr(port, "pictures_of"):
-        return port.pictures_of(model, z, "float32")
-    return port.decode(model, z)
+    return port.pictures_of(model, z, *([digits] if module == "mlp_cvae" else []))
 
 
 def in_node(model: Model, images: Array, digits: Array, z: Array) -> dict[str, Array]:

@@ -80,9 +80,9 @@ def load(folder: str | Path) -> Model:
       BadInput: there is no finished run of a module here in the folder.
     """
     record = read_record(Path(folder))
-    if record is None or record["module"] not in MAKERS:
+    if record is None or record.module not in MAKERS:
         raise BadInput(f"{folder} holds no run of {', '.join(MAKERS)}")
-    return MAKERS[record["module"]](read_finished(record["module"], Path(folder))[1])
+    return MAKERS[record.module](read_finished(record.module, Path(folder))[1])
 
 
 def tensors(model: Model) -> list[Array]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import record
+import record  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,9 +72,9 @@ def reader() -> dict[str, Array]:
         plain_shuffle(order)
         shuffles.append(order.copy())
 
-    np.random.shuffle = shuffle
+    np.random.shuffle = shuffle  # type: ignore[assignment]
     batches = [images.next_batch(READER_BATCH)[0].ravel() for _ in range(READER_BATCHES)]
-    np.random.shuffle = plain_shuffle
+    np.random.shuffle = plain_shuffle  # type: ignore[assignment]
     return {"reader_shuffles": np.array(shuffles), "reader_batches": np.array(batches)}
 
 
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for i, entries in enumerate(record.in_its_own_process(job, initial_weights)):
             kept[f"weights_{number}_{i}"] = entries
-    np.savez_compressed(str(options.output), **kept)
+    np.savez_compressed(str(options.output), **kept)  # type: ignore[arg-type]
     return 0
 
 

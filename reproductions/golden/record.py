@@ -632,7 +632,7 @@ def record_fit(keras: Any, recorder: Recorder) -> None:
                 order[:] = recorder.permutation(len(order))
                 recorder.look(x[order[: recorder.document.batch_size]])
 
-        np.random.shuffle = shuffle
+        np.random.shuffle = shuffle  # type: ignore[assignment]
         if not recorder.job.miniature:
             settings.update(shuffle=False)  # the images come in the order of the steps
         history = plain_fit(self, x, callbacks=[Watch()], **settings)
@@ -670,7 +670,7 @@ def replace_reader(recorder: Recorder) -> None:
         order[:] = np.argsort(before)[wanted]
         before[:] = wanted
 
-    np.random.shuffle = shuffle
+    np.random.shuffle = shuffle  # type: ignore[assignment]
     reader.read_data_sets = read_data_sets
 
 
@@ -1051,8 +1051,8 @@ def kept(result: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, 
     arrays["whole_envelope"] = strayed.max(axis=0)
     for key in ("loss", "numbers", *(key for key in result if key.startswith("history_"))):
         arrays[key] = np.array(result[key])
-        strayed = envelope(result[key], [other[key] for other in others])
-        arrays[f"{key}_envelope"] = np.array(strayed)
+        others_too = [other[key] for other in others]
+        arrays[f"{key}_envelope"] = np.array(envelope(result[key], others_too))
     return arrays
 
 
@@ -1091,7 +1091,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"record.py: {error}", file=sys.stderr)
         return 2
     options.output.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    np.savez_compressed(str(options.output.with_suffix(".npz")), **arrays)
+    np.savez_compressed(str(options.output.with_suffix(".npz")), **arrays)  # type: ignore[arg-type]
     return 0
 
 
