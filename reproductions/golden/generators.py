@@ -74,7 +74,7 @@ def reader() -> dict[str, Array]:
 
     np.random.shuffle = shuffle  # type: ignore[assignment]
     batches = [images.next_batch(READER_BATCH)[0].ravel() for _ in range(READER_BATCHES)]
-    np.random.shuffle = plain_shuffle  # type: ignore[assignment]
+    np.random.shuffle = plain_shuffle
     return {"reader_shuffles": np.array(shuffles), "reader_batches": np.array(batches)}
 
 
