@@ -1,10 +1,10 @@
 """`python -m reproductions.verify`: the ports against the recordings of the originals.
 
 Each port is run on the weights, batches and noise of a recording, by the very loop that trains, and
-compared with it step by step (see `common/lockstep.py`); then whole, on a few hundred images, with
-what the original printed and drew (`reproductions/evidence/miniature.py`). The kept whole runs are compared as
-distributions (see `reproductions/evidence/whole_runs.py`). Exits 0 only if every comparison holds,
-5 if one does not.
+compared with it step by step (see `common/lockstep.py`). Then it is run whole on a few hundred
+images, and what it prints and draws is compared, too (see `reproductions/evidence/miniature.py`).
+The kept whole runs are compared as distributions (see `reproductions/evidence/whole_runs.py`).
+Exits 0 only if every comparison holds, 5 if one does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.cli import OneLineParser, run_command
 from common.errors import VerificationFailed
@@ -82,7 +82,7 @@ def _verify(options: argparse.Namespace) -> None:
         verdict = lockstep.verify(port, recording, data[port.dataset], progress=sys.stderr.isatty())
         entries.append(lockstep.as_entry(module, recording, verdict))
         print(lockstep.as_line(entries[-1]), flush=True)
-    miniatures = []
+    miniatures: list[dict[str, Any]] = []
     for module, small in miniature.find(options.golden, modules, options.precision):
         if not miniatures:
             print(f"\nThe whole program in miniature\n{miniature.HEADER}")
@@ -115,8 +115,8 @@ def _verify(options: argparse.Namespace) -> None:
     different = [c for c in compared if c.equivalent is False]
     if failed or different:
         raise VerificationFailed(
-            f"{len(failed)} of {len(entries) + len(miniatures)} recordings are not followed, {len(different)} of"
-            f" {len(compared)} figures of whole runs not shown equivalent"
+            f"{len(failed)} of {len(entries) + len(miniatures)} recordings are not followed,"
+            f" {len(different)} of {len(compared)} numbers of whole runs not shown equivalent"
         )
 
 
