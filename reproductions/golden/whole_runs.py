@@ -377,7 +377,7 @@ def seeds_of(text: str) -> list[int]:
 
 def extend(path: Path, job: Job, seeds: Sequence[int], grids: Path | None) -> None:
     """Makes the runs that a file does not have yet; the file is whole after each of them."""
-    content = {
+    content: dict[str, Any] = {
         "document": job.document,
         "tensorflow": record.DOCUMENTS[job.document].tensorflow,
         "what": KEPT[job.document].what,
