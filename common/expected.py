@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+EXPECTED = Path(__file__).with_name("expected.json")  # reproductions.evidence.tables writes it
 
-def expectation(path: Path, module: str, record: Mapping[str, Any]) -> str | None:
+
+def expectation(module: str, record: Mapping[str, Any], path: Path = EXPECTED) -> str | None:
     """The last value of a finished run beside the interval that 95 % of such runs end in.
 
     Args:
-      path: `expected.json`: for each module the `column` of the history, and for "whole" and
-        "quick" runs the number of `seeds` and the 95 % prediction `interval` they give.
       module: the run's.
       record: the run's run.json. Its settings must be the document's, or those of `--quick`.
+      path: a JSON file: for each module the `column` of the history, and for "whole" and "quick"
+        runs the number of `seeds` and the 95 % prediction `interval` they give.
 
     Returns:
       A line for the terminal; None if no interval is known.

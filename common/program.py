@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import parse, run_command
 from common.errors import BadInput, Interrupted, TrainingFailed
+from common.expected import expectation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +70,16 @@ class Program:
             for name, value in config.items()
             if value != defaults.get(name)
         ]
+
+    def expected(self, record: Record) -> str | None:
+        """A finished run's last value beside those of the kept runs, in one line.
+
+        None for settings that are neither the document's nor those of `--quick`.
+        """
+        usual = {} if not record.quick else self.quick
+        if record.config != dataclasses.asdict(self.config(**usual)):
+            return None
+        return expectation(self.name, dataclasses.asdict(record))
 
     def config_of(self, record: Record, folder: Path) -> Any:
         """The Config of a run; a setting that is younger than the run has its default.
@@ -253,7 +264,7 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         for listener in listeners:
             listener.close()
     if not quiet:
-        _show_what_was_made(run)
+        _show_what_was_made(program, run)
 
 
 def _warn(program: Program, changed: Sequence[str], other_versions: Sequence[str]) -> None:
@@ -366,7 +377,7 @@ def _note(run: Run, program: Program) -> str:
     return f"{quick}{program.name}, {', '.join(settings)}"
 
 
-def _show_what_was_made(run: Run) -> None:
+def _show_what_was_made(program: Program, run: Run) -> None:
     for name, value in run.record.results.items():
         if not name.startswith("final_") and isinstance(value, float):
             print(f"{name}: {value:,.6g}")
@@ -376,6 +387,9 @@ def _show_what_was_made(run: Run) -> None:
             f"Asked for a digit, the model drew that digit {wanted['share']:.0%} of the time, as a"
             " classifier sees it. Why, and what helps: docs/quirks.md"
         )
+    expected = program.expected(run.record)
+    if expected:
+        print(expected)
     print(f"made in {run.folder}:")
     for path in sorted(run.folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):

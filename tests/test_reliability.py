@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import datasets, progress
+from common import datasets, display
 from common.datasets import Dataset
 from reproductions import mlp_vae
 from tests.conftest import ROOT
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 def test_the_bar_does_not_touch_the_bits(on_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mlp_vae.main([*SMALL, "--output", "plain", "--quiet"]) == 0
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(display.sys.stderr, "isatty", lambda: True)
     assert mlp_vae.main([*SMALL, "--output", "with-bar"]) == 0
     assert outcome(Path("plain")) == outcome(Path("with-bar"))
 

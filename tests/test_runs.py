@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,18 @@ import pytest
 from common.errors import BadInput
 from common.runs import (
     KEPT_CHECKPOINTS,
-    ROOT,
+    RUNS,
     CheckpointFolder,
+    Record,
     Run,
+    new_run,
     read_csv,
     read_finished,
+    read_record,
     to_csv,
+    unfinished_run,
 )
 from common.training import Progress
-
-RECORD = {"config": {"epochs": 1}, "seed": 0, "dtype": "float32", "quick": False}
 
 
 @pytest.fixture(autouse=True)
@@ -29,78 +32,119 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def record() -> Record:
+    return Record("mlp_vae", {"epochs": 1}, seed=0, dtype="float32", quick=False)
+
+
+def made(output: Path | None = None, finished: bool = False) -> Run:
+    """A run that no process holds any more."""
+    with new_run(record(), output) as run:
+        run.record.finished = finished
+        run.save()
+    return run
+
+
 def test_runs_are_numbered_and_latest_points_to_the_last() -> None:
-    first, second = (Run.create("mlp_vae", RECORD, None) for _ in range(2))
+    first, second = made(), made()
     assert [run.folder.name for run in (first, second)] == ["0001", "0002"]
-    assert (ROOT / "mlp_vae" / "latest").resolve() == second.folder.resolve()
-    record = json.loads((first.folder / "run.json").read_text())
-    assert record["finished"] is False
-    assert record["module"] == "mlp_vae"
+    assert (RUNS / "mlp_vae" / "latest").resolve() == second.folder.resolve()
+    content = json.loads((first.folder / "run.json").read_text())
+    assert content["finished"] is False
+    assert content["module"] == "mlp_vae"
+
+
+def test_a_record_comes_back_as_it_was_written() -> None:
+    run = made()
+    run.begin_session("digest", {"cores": 2})
+    run.record.results = {"result": 1 / 3}
+    run.save()
+    assert read_record(run.folder) == run.record
+
+
+def test_a_session_with_other_versions_is_kept_beside_the_earlier_one() -> None:
+    run = made()
+    assert run.begin_session("digest", {"cores": 2}) == []
+    assert run.begin_session("digest", {"cores": 2}) == []
+    assert run.record.earlier_sessions == []
+    assert run.begin_session("another", {"cores": 4}) == ["source_sha256", "cores"]
+    assert run.record.earlier_sessions == [{"source_sha256": "digest", "cores": 2}]
 
 
 def test_a_finished_run_is_never_overwritten(tmp_path: Path) -> None:
-    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
-    run.finish(results={})
+    run = made(tmp_path / "mine", finished=True)
     before = (run.folder / "run.json").read_bytes()
-    with pytest.raises(BadInput, match="not empty"):
-        Run.create("mlp_vae", RECORD, tmp_path / "mine")
-    with pytest.raises(BadInput, match="finished"):
-        Run.reopen("mlp_vae", tmp_path / "mine")
+    with pytest.raises(BadInput, match="not empty"), new_run(record(), tmp_path / "mine"):
+        pass
+    with pytest.raises(BadInput, match="finished"), unfinished_run("mlp_vae", tmp_path / "mine"):
+        pass
     assert (run.folder / "run.json").read_bytes() == before
 
 
 def test_resume_takes_the_latest_unfinished_run() -> None:
-    runs = [Run.create("mlp_vae", RECORD, None) for _ in range(3)]
-    runs[2].finish()
-    for run in runs[:2]:
-        run.release()
-    assert Run.reopen("mlp_vae", None).folder == runs[1].folder
+    runs = [made(), made(), made(finished=True)]
+    with unfinished_run("mlp_vae", None) as run:
+        assert run.folder == runs[1].folder
 
 
 def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
-    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
-    with pytest.raises(BadInput, match="another process"):
-        Run.reopen("mlp_vae", run.folder)
-    run.release()
-    Run.reopen("mlp_vae", run.folder).release()
+    with (
+        new_run(record(), tmp_path / "mine") as run,
+        pytest.raises(BadInput, match="another process"),
+        unfinished_run("mlp_vae", run.folder),
+    ):
+        pass
+    with unfinished_run("mlp_vae", run.folder):
+        pass  # it was let go
+
+
+def test_a_run_that_fails_lets_go_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_run(record(), tmp_path / "mine"):
+        raise ZeroDivisionError
+    with unfinished_run("mlp_vae", tmp_path / "mine"):
+        pass
 
 
 def test_a_run_of_another_module_is_refused(tmp_path: Path) -> None:
-    Run.create("mlp_vae", RECORD, tmp_path / "mine").release()
-    with pytest.raises(BadInput, match="a run of mlp_vae, not of tfp_cvae"):
-        Run.reopen("tfp_cvae", tmp_path / "mine")
+    made(tmp_path / "mine")
+    with (
+        pytest.raises(BadInput, match="a run of mlp_vae, not of tfp_cvae"),
+        unfinished_run("tfp_cvae", tmp_path / "mine"),
+    ):
+        pass
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"module": "mlp_vae"}'])
 def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(BadInput):
-        Run.reopen("mlp_vae", tmp_path)
+    with (
+        pytest.raises(BadInput, match=r"run.json is missing or damaged"),
+        unfinished_run("mlp_vae", tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("damage", [{"config": [5]}, {"config": None}, {"seed": ...}])
 def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) -> None:
-    record = {k: v for k, v in (RECORD | damage).items() if v is not ...}
-    Run.create("mlp_vae", record, tmp_path / "mine").release()
-    with pytest.raises(BadInput, match=r"run.json is missing or damaged"):
-        Run.reopen("mlp_vae", tmp_path / "mine")
+    run = made(tmp_path / "mine")
+    content = {k: v for k, v in (asdict(run.record) | damage).items() if v is not ...}
+    run.write("run.json", json.dumps(content))
+    assert read_record(run.folder) is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
-def test_weights_that_cannot_be_read_are_one_line(content: bytes | None, tmp_path: Path) -> None:
-    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
-    run.finish()
-    if content is not None:
-        run.write("weights.npz", content)
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+def test_weights_that_cannot_be_read_are_one_line(content: bytes, tmp_path: Path) -> None:
+    run = made(tmp_path / "mine", finished=True)
+    with pytest.raises(BadInput, match="kept without its weights"):
+        read_finished("mlp_vae", run.folder)
+    run.write("weights.npz", content)
     with pytest.raises(BadInput, match=r"weights.npz cannot be read"):
         read_finished("mlp_vae", run.folder)
 
 
 def test_weights_with_any_byte_altered_are_one_line_or_read(tmp_path: Path) -> None:
-    run = Run.create("mlp_vae", RECORD, tmp_path / "mine")
+    run = made(tmp_path / "mine", finished=True)
     run.write_arrays("weights.npz", {"00": np.arange(50.0)})
-    run.finish()
     whole = (run.folder / "weights.npz").read_bytes()
     refused = 0
     for i in range(len(whole)):
@@ -114,9 +158,12 @@ def test_weights_with_any_byte_altered_are_one_line_or_read(tmp_path: Path) -> N
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(BadInput, match="cannot write"):
-            Run.create("mlp_vae", RECORD, output)
+    for output, complaint in (
+        (tmp_path / "file", "is a file, not a folder"),
+        (tmp_path / "file" / "below", "cannot write"),
+    ):
+        with pytest.raises(BadInput, match=complaint), new_run(record(), output):
+            pass
 
 
 def test_history_comes_back_in_full() -> None:

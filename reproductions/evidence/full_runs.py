@@ -32,6 +32,7 @@ from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, Document
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
+PICTURE = kept.ROOT / "docs" / "proof.png"
 QUICK_SEEDS = 10
 # Columns of the history that are kept.
 COLUMNS = ("loss", "reconstruction", "kl", "last_loss", "val_loss", "test_elbo")
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _full_runs(argv: Sequence[str]) -> None:
+    from common import plotting
+    from reproductions.evidence import pictures
+
     parser = OneLineParser(
         prog="python -m reproductions.evidence.full_runs",
         description="Makes the kept results: whole runs with the documents' own settings.",
@@ -77,6 +81,9 @@ def _full_runs(argv: Sequence[str]) -> None:
         for part in options.part or PARTS:
             PARTS[part](DOCUMENTS[module], options.runs)
             print(f"{module}: {part} kept in {kept.REFERENCE / module}", flush=True)
+    if options.renew or "proof" in (options.part or PARTS):
+        note = "recordings in reproductions/golden, ports on TensorFlow 2"
+        write_atomically(PICTURE, plotting.to_png(pictures.proof(), note))
 
 
 # --- Making ---------------------------------------------------------------------------------------
@@ -198,7 +205,7 @@ def renew(document: Document) -> None:
             " again"
         )
     now = _probe(module)
-    changed = next(differences(now, content.get("probe", now)), None)
+    changed = next(differences(now, content["probe"]), None)
     if changed is not None:
         raise VerificationFailed(f"{module}: {changed}: make the runs again")
     make_proof(document)
@@ -223,7 +230,7 @@ def make_proof(document: Document) -> None:
       VerificationFailed: the port does not follow its recordings.
     """
     from common import datasets, plotting
-    from reproductions.evidence import lockstep, whole_runs
+    from reproductions.evidence import lockstep, pictures
 
     if document.unrecorded:
         return
@@ -248,7 +255,7 @@ def make_proof(document: Document) -> None:
     }
     kept.write(module, "lockstep.json", content)
     note = f"{module}: TensorFlow {document.tensorflow} and this project"
-    picture = plotting.to_png(whole_runs.picture(document), note)
+    picture = plotting.to_png(pictures.whole_runs(document), note)
     write_atomically(kept.REFERENCE / module / "wholeruns.png", picture)
 
 

@@ -7,6 +7,7 @@ package has no results of its own: it reads those of the working folder, which i
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,10 @@ def load_lockstep(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
 
 
 def write(module: str, name: str, content: dict[str, Any], folder: Path = REFERENCE) -> None:
-    """Writes a JSON file of a module's kept results."""
+    """Writes a JSON file of a module's kept results; a list of numbers takes one line."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(folder / module / name, text)
+    one_line = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    write_atomically(folder / module / name, one_line)
 
 
 def our_curves(module: str, column: str, folder: Path = REFERENCE) -> list[np.ndarray]:

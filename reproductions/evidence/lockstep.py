@@ -71,15 +71,16 @@ def verify(
     """
     from tqdm import tqdm
 
-    config = program.config()
-    if (config.batch_size, config.latent_dim) != (recording.batch_size, recording.latent_dim):
-        raise BadInput(
-            f"the recording has batches of {recording.batch_size} and {recording.latent_dim} latent"
-            f" dimensions, {program.name} {config.batch_size} and {config.latent_dim}"
-        )
     steps = min(recording.horizon, steps or recording.horizon)
     recorded = chance.Recorded(recording.seed)
-    experiment = change(program.experiment(config, data, recorded, recording.precision))
+    experiment = change(program.experiment(program.config(), data, recorded, recording.precision))
+    theirs = recording.batch_size, recording.latent_dim
+    if theirs != (experiment.batches.batch_size, experiment.latent_dim):
+        raise BadInput(
+            f"the recording has batches of {recording.batch_size} and {recording.latent_dim} latent"
+            f" dimensions, {program.name} {experiment.batches.batch_size} and"
+            f" {experiment.latent_dim}"
+        )
     shapes = tuple(tuple(v.shape) for v in experiment.variables)
     if shapes != recording.shapes:
         raise BadInput(f"the recording's variables are not those of {program.name}")

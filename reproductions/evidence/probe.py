@@ -37,8 +37,7 @@ def probe(program: Any, data: Dataset) -> dict[str, Any]:
     few = dataclasses.replace(
         data, test_images=data.test_images[:TEST_IMAGES], test_labels=data.test_labels[:TEST_IMAGES]
     )
-    config = program.config()
-    experiment = program.experiment(config, few, Seeded(0), "float64")
+    experiment = program.experiment(program.config(), few, Seeded(0), "float64")
     handed_over = {
         "steps": experiment.steps,
         "steps_per_round": experiment.steps_per_round,
@@ -50,11 +49,9 @@ def probe(program: Any, data: Dataset) -> dict[str, Any]:
     return {
         "handed_over": handed_over,
         "first_losses": first_losses,
-        "validation": experiment.evaluate(1),
-        "results": program.results(config, experiment, few),
-        "evaluation": dataclasses.replace(program, draw=None).evaluate(
-            experiment, few, **LIKELIHOOD
-        ),
+        "validation": experiment.validate(1),
+        "results": program.results(experiment),
+        "evaluation": dataclasses.replace(program, draw=None).evaluate(experiment, **LIKELIHOOD),
         "frame": summary(experiment.frame()),
         "drawn": drawn(program, experiment) if program.draw else [],
         "report": reports(experiment),
@@ -90,7 +87,7 @@ def reports(experiment: Experiment) -> list[str | None]:
     """What the module prints in a training whose every number says where it stands."""
     rows: list[dict[str, float]] = []
     lines = []
-    columns = ["loss", "reconstruction", "kl", "last_loss", *experiment.evaluate(1), "seconds"]
+    columns = ["loss", "reconstruction", "kl", "last_loss", *experiment.validate(1), "seconds"]
     for k in range(1, ROUNDS + 1):
         steps = k * experiment.steps_per_round
         where = k if experiment.round_name == "epoch" else steps

@@ -1,7 +1,8 @@
 """`python -m reproductions.evidence.tables`: writes the tables of README and docs.
 
 They are made from the kept results. A table stands between `<!-- table NAME -->` and `<!-- end -->`
-and says below it which files its rows come from. The intervals that a run is expected to end in
+and says below it which files its rows come from; a number in a sentence stands between
+`<!-- value METRIC RUN -->` and `<!-- end -->`. The intervals that a run is expected to end in
 (`expected.json`) are written, too. A test fails when one of them is stale.
 """
 
@@ -13,12 +14,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.cli import OneLineParser, run_command
+from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept, whole_runs
@@ -33,7 +34,6 @@ FILES = {
     "docs/quirks.md": "en",
     "docs/performance.md": "en",
 }
-EXPECTED = Path(__file__).parent / "expected.json"
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
 Rows = list[list[str]]
@@ -82,7 +82,25 @@ def fill(text: str, language: str) -> str:
         source = TABLES[name].source[language]
         return f"<!-- table {name} -->\n{body}\n\n<sub>{source}</sub>\n<!-- end -->"
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    def value(match: re.Match[str]) -> str:
+        metric, run, other = match.group(1, 2, 3)
+        number = metric_of(metric, run) - (metric_of(metric, other) if other else 0)
+        shown = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.1f}"
+        return f"{match[0].partition('-->')[0]}-->{shown.replace('-', MINUS)}<!-- end -->"
+
+    text = re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"<!-- value (\w+) (\S+)(?: minus (\S+))? -->.*?<!-- end -->", value, text)
+
+
+def metric_of(metric: str, run: str) -> float:
+    """A number of a module's kept runs, the mean over its seeds, or of a variant's run.
+
+    Args:
+      metric: a key of their `evaluation` or `results`.
+      run: "mlp_vae", or "mlp_vae/elbo" for a variant.
+    """
+    runs = [kept.load_record(run)] if "/" in run else kept.load_seeds(run)["runs"]
+    return float(np.mean([(record["evaluation"] | record["results"])[metric] for record in runs]))
 
 
 def as_markdown(header: str, rows: Rows) -> str:
@@ -186,14 +204,11 @@ def quirks() -> Rows:
             run["evaluation"]
             for run in kept.load_seeds(document.module)["runs"]
             if run.get("evaluation")
-        ]  # TEMPORARY
-        if not runs:
-            continue  # TEMPORARY
-        rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
+        ]
+        if runs:  # those from before runs were evaluated have none; a test says whose
+            rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
         for variant in document.variants:
             record = kept.load_record(f"{document.module}/{variant.name}")
-            if not record:
-                continue  # TEMPORARY
             name = " ".join([document.module, *variant.options])
             rows.append([f"`{name}`", "1", *_metrics([record["evaluation"]])])
     return rows
@@ -231,8 +246,6 @@ def wanted() -> Rows:
             rows.append([f"`{module}`, seed {run['seed']}", *_shares(right, 225)])
         for variant in DOCUMENTS[module].variants:
             record = kept.load_record(f"{module}/{variant.name}")
-            if not record:
-                continue  # TEMPORARY
             right = record["evaluation"]["wanted_digits"]["grid_right"]
             name = " ".join([module, *variant.options])
             rows.append([f"`{name}`, seed 0", *_shares(right, 225)])

@@ -18,15 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Of the original's mean, fixed before the runs were made. The tighter one is asked only where the
 # wider one was shown: tests in a fixed order need no correction of ALPHA.
@@ -291,7 +288,7 @@ def outliers(document: Document) -> list[Outlier]:
         return []
     ours = np.stack(kept.our_curves(document.module, printed.column))
     found = []
-    for at, value in _in_history(document):
+    for at, value in in_history(document):
         row = at // document.steps_per_row - 1
         draws = ours[:, max(0, row - 1) : row + 2] if row else ours[:, :1]
         level = 1 - ALPHA / len(printed.at)
@@ -301,44 +298,12 @@ def outliers(document: Document) -> list[Outlier]:
     return found
 
 
-def _in_history(document: Document) -> list[tuple[int, float]]:
+def in_history(document: Document) -> list[tuple[int, float]]:
     """What a document printed at places that the history has."""
     if document.printed is None:
         return []
     pairs = zip(document.printed.at, document.printed.values, strict=True)
     return [(at, value) for at, value in pairs if at >= document.steps_per_row]
-
-
-def picture(document: Document) -> Figure:
-    """Both sides' curves as bands from the lowest to the highest seed, with the printed numbers."""
-    from matplotlib.figure import Figure
-
-    curves = document.curves
-    figure = Figure(figsize=(6.4 * len(curves), 4.4), layout="constrained")
-    for axes, (recorded, column, label) in zip(
-        figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True
-    ):
-        for values, colour, side in (
-            (kept.original_curves(document.number, recorded), "tab:orange", "original"),
-            (kept.our_curves(document.module, column), "tab:blue", "port"),
-        ):
-            rounds = max(map(len, values))
-            whole = np.stack([np.pad(v, (0, rounds - len(v)), constant_values=np.nan)
-                              for v in values])  # fmt: skip
-            x = document.steps_per_row * np.arange(1, rounds + 1)
-            axes.fill_between(
-                x, np.nanmin(whole, 0), np.nanmax(whole, 0), color=colour, alpha=0.3, lw=0
-            )
-            seeds = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
-            axes.plot(x, np.nanmean(whole, 0), color=colour, label=f"{side}, {seeds}")
-        if document.printed and axes is figure.axes[0]:
-            at, printed = zip(*_in_history(document), strict=True)
-            axes.plot(at, printed, "kx", ms=5, label=document.printed.source)
-        axes.set(title=label, xlabel=document.round_name, ylabel=document.unit)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.suptitle(f"{document.module}: whole runs of the original and of the port")
-    return figure
 
 
 def as_entry(comparison: Comparison) -> dict[str, Any]:

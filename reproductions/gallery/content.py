@@ -284,7 +284,7 @@ def compare(document: Document, ours: Seeds, theirs: Seeds) -> list[Comparison]:
     found = []
     for _, column, label in document.curves if ours["count"] and theirs["count"] else ():
         our, their = ours["curves"][column], theirs["curves"][column]
-        if our and their and all(map(len, [*our, *their])):
+        if min(len(curve) for curve in our) >= max(len(curve) for curve in their) > 0:
             found += of_curves(document.module, label, our, their)
     return found
 

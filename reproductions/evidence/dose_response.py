@@ -1,0 +1,274 @@
+"""How large a mistake has to be before whole runs show it, and at which step lockstep finds it.
+
+    python -m reproductions.evidence.dose_response rmsprop_vae --seeds 10
+
+Wrong variants of a module are trained whole, with the document's settings, and compared with the
+whole runs of the original exactly as the right module is. The results go to
+`artifacts/reference/dose-response.json`, one run at a time, so a command that was stopped goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from common import datasets, lockstep
+from common.chance import Seeded
+from common.files import write_atomically
+from common.lazy import tf
+from common.training import Trainer
+from reproductions import GOLDEN, program
+from reproductions.evidence import kept
+from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.lockstep import verify
+from reproductions.evidence.mistakes import (
+    constant,
+    divided_pixels,
+    kl_weight,
+    learning_rate,
+    optimizer_setting,
+    planted,
+    reduced,
+)
+from reproductions.evidence.whole_runs import MARGINS, Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from common.datasets import Dataset
+
+RESULTS = kept.REFERENCE / "dose-response.json"
+MISTAKES = (
+    learning_rate("rmsprop_vae", 1.03),
+    learning_rate("rmsprop_vae", 1.1),
+    learning_rate("rmsprop_vae", 1.3),
+    kl_weight("rmsprop_vae", 0.9),
+    kl_weight("rmsprop_vae", 0.5),
+    optimizer_setting("rmsprop_vae", "epsilon 1e-7 for 1e-10", epsilon=1e-7),
+    optimizer_setting("rmsprop_vae", "mean square from zeros", initial_mean_square=0.0),
+    divided_pixels("rmsprop_vae"),
+    constant("rmsprop_vae", "60,000 images for 55,000", "HELD_BACK", 0),
+    reduced("rmsprop_vae", "sum for mean over the batch",
+            lambda x: tf.reduce_sum(x.reconstruction + x.kl)),
+    learning_rate("mlp_vae", 1.03),
+    learning_rate("mlp_vae", 1.1),
+    learning_rate("mlp_vae", 1.3),
+    kl_weight("mlp_vae", 0.9),
+    kl_weight("mlp_vae", 0.5),
+    optimizer_setting("mlp_vae", "epsilon 1e-7 for 1e-8", epsilon=1e-7),
+    divided_pixels("mlp_vae"),
+    reduced("mlp_vae", "mean for sum over the batch",
+            lambda x: tf.reduce_mean(x.reconstruction + x.kl)),
+    optimizer_setting("conv_vae", "Keras 3's Nadam", schedule_decay=1.0),
+    kl_weight("conv_vae", 0.5),
+)  # fmt: skip
+
+
+# --- Making the results ---------------------------------------------------------------------------
+
+
+def whole_run(module: str, data: Dataset, seed: int) -> list[float]:
+    """The loss of each row of the history, as a whole run of the module as it now is writes it.
+
+    The list ends early where a loss is not a number.
+    """
+    port: Any = program(module)
+    experiment = port.experiment(port.config(), data, Seeded(seed))
+    trainer, size = Trainer(experiment), experiment.steps_per_round
+    rows: list[float] = []
+    for start in range(0, experiment.steps, size):
+        loss = trainer.run(start, min(start + size, experiment.steps))[:, 0].mean()
+        if not np.isfinite(loss):
+            break
+        rows.append(float(f"{loss:.7g}"))
+    return rows
+
+
+def found_at(module: str, data: Dataset) -> dict[str, Any]:
+    """For each precision, the step at which lockstep rejects the module's loss as it now is.
+
+    None: at none up to the horizon.
+    """
+    steps = {}
+    for precision in lockstep.FLOOR:
+        number = DOCUMENTS[module].number
+        recording = lockstep.load(GOLDEN / number / f"lockstep-{precision}.json")
+        steps[precision] = verify(program(module), recording, data).first_bad_step
+    return steps
+
+
+def make(modules: Sequence[str], seeds: int, path: Path = RESULTS) -> None:
+    """Makes what the file does not have yet: all mistakes with seed 0, then with seed 1, ..."""
+    content = load(path)
+    for seed in range(seeds):
+        for mistake in (m for m in MISTAKES if m.module in modules):
+            entry = content.setdefault(mistake.module, {}).setdefault(
+                mistake.what, {"found_at": None, "runs": {}}
+            )
+            data = datasets.load(program(mistake.module).dataset, quiet=True)
+            with planted(mistake):
+                if entry["found_at"] is None:
+                    entry["found_at"] = found_at(mistake.module, data)
+                if str(seed) not in entry["runs"]:
+                    entry["runs"][str(seed)] = whole_run(mistake.module, data, seed)
+            tf.keras.backend.clear_session()
+            write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            print(seed, mistake.module, mistake.what, entry["runs"][str(seed)][-1:], flush=True)
+
+
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    """The results: module -> mistake -> {"found_at": {precision: step}, "runs": {seed: curve}}."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+# --- What they say --------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A wrong variant, or the right module, beside its original."""
+
+    module: str
+    what: str
+    final: Comparison  # of the last row of the curves
+    curve: Comparison  # of their means
+    stopped: int  # seeds whose loss was not a number at some step; they are not compared
+    found_at: dict[str, int | None] | None  # precision -> step; None: the right module
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the whole runs are shown equivalent to the original's within the margin."""
+        return not self.stopped and bool(self.final.equivalent and self.curve.equivalent)
+
+    @property
+    def p(self) -> float:
+        """Of the two-sided test (Welch) that the final losses do not differ."""
+        from scipy.stats import ttest_ind
+
+        return float(ttest_ind(self.final.ours, self.final.theirs, equal_var=False).pvalue)
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    """The rows of the table: for each module the right one, then its mistakes."""
+    found = []
+    for module, mistakes in results.items():
+        document = DOCUMENTS[module]
+        recorded, column, _ = document.curves[0]
+        theirs = np.stack(kept.original_curves(document.number, recorded))
+        ours = np.stack(kept.our_curves(module, column))
+        seeds = max(len(entry["runs"]) for entry in mistakes.values())
+        found.append(_row(module, "none: the right module", ours[:seeds], theirs, 0, None))
+        for what in (m.what for m in MISTAKES if m.module == module and m.what in mistakes):
+            runs = list(mistakes[what]["runs"].values())
+            whole = np.array([run for run in runs if len(run) == theirs.shape[1]])
+            stopped = len(runs) - len(whole)
+            found.append(_row(module, what, whole, theirs, stopped, mistakes[what]["found_at"]))
+    return found
+
+
+def _row(
+    module: str,
+    what: str,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    stopped: int,
+    found_at: dict[str, int | None] | None,
+) -> Row:
+    """A row from curves [seeds, rounds]."""
+    final = Comparison(module, "final", ours[:, -1], theirs[:, -1])
+    curve = Comparison(module, "whole curve", ours.mean(1), theirs.mean(1))
+    return Row(module, what, final, curve, stopped, found_at)
+
+
+def as_table(found: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| module | mistake | seeds | final loss, difference (90 % interval) | in sd | p |"
+        " whole curve | whole runs | float32 | float64 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        steps = ("–", "–") if row.found_at is None else (
+            *("–" if row.found_at[p] is None else str(row.found_at[p]) for p in lockstep.FLOOR),
+        )  # fmt: skip
+        cells = [
+            f"`{row.module}`",
+            row.what,
+            f"{len(row.final.ours)}:{len(row.final.theirs)}",
+            _with_interval(row.final),
+            f"{row.final.in_spreads:+.1f}",
+            f"{row.p:.2g}" if row.p >= 1e-4 else "< 0.0001",
+            _with_interval(row.curve),
+            "accepted" if row.accepted else "**rejected**",
+            *steps,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_interval(comparison: Comparison) -> str:
+    """+1.23 % (+1.00 to +1.46)."""
+    low, high = comparison.interval or (np.nan, np.nan)
+    return f"{100 * comparison.difference:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def picture(found: Sequence[Row]) -> Figure:
+    """Each row's difference of the final loss with its interval, the margin, and the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.33 * len(found) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    margin = 100 * MARGINS[0]
+    axes.axvspan(-margin, margin, color="tab:green", alpha=0.12, lw=0)
+    for y, row in enumerate(found):
+        low, high = row.final.interval or (np.nan, np.nan)
+        colour = "tab:green" if row.accepted else "tab:red"
+        axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=2.5, solid_capstyle="butt")
+        axes.plot(100 * row.final.difference, y, "o", color=colour, ms=5)
+        if row.found_at is not None:
+            for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
+                step = row.found_at[precision]
+                axes.text(
+                    x, y, "not found" if step is None else f"{step}",
+                    transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=9,
+                )  # fmt: skip
+    for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
+        axes.text(x, -1, precision, transform=axes.get_yaxis_transform(), ha="center", va="center")
+    axes.text(1.115, -1.9, "found by lockstep at step", transform=axes.get_yaxis_transform(),
+              ha="center", va="center")  # fmt: skip
+    axes.set_xscale("symlog", linthresh=2 * margin)
+    ticks = [-100, -10, -4, -2, 0, 2, 4, 10, 100]
+    axes.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(found)), [f"{row.module}: {row.what}" for row in found])
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("final loss against the original's, mean and 90 % interval; the margin shaded")
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m reproductions.evidence.dose_response")
+    parser.add_argument("modules", nargs="*", help="whose mistakes to train; none: only the table")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path, help="where to draw the results")
+    options = parser.parse_args(argv)
+    make(options.modules, options.seeds, options.results)
+    found = rows(load(options.results))
+    print(as_table(found))
+    if options.picture:
+        picture(found).savefig(options.picture, dpi=120)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

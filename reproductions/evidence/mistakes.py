@@ -1,0 +1,114 @@
+"""Mistakes to plant in a module, each of a kind that a port of a TensorFlow 1 program can have.
+
+A mistake replaces one name of the module (a constant, its loss, its optimiser) and leaves the rest
+of the program as it is. `planted` makes the replacement for as long as its block lasts, and the
+experiment has to be built and run inside that block.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+from common.lazy import tf
+from common.training import Losses
+
+OPTIMIZER = {  # the name by which each module calls its optimiser
+    "mlp_vae": "TF1Adam",
+    "conv_vae": "LegacyNadam",
+    "elbo_cvae": "KerasAdam",
+    "rmsprop_vae": "TF1RMSProp",
+    "tfp_cvae": "KerasAdam",
+}
+EPSILON = {  # of that optimiser
+    "mlp_vae": 1e-8,
+    "conv_vae": 1e-7,
+    "elbo_cvae": 1e-7,
+    "rmsprop_vae": 1e-10,
+    "tfp_cvae": 1e-7,
+}
+
+
+class Mistake(NamedTuple):
+    """One wrong thing in one module."""
+
+    module: str
+    what: str  # in words
+    name: str  # that is replaced
+    wrong: Callable[[Any], Any]  # from what the name means to what it means by mistake
+
+
+@contextmanager
+def planted(mistake: Mistake) -> Iterator[None]:
+    """The module with the mistake in it."""
+    module = importlib.import_module(f"reproductions.{mistake.module}")
+    good = getattr(module, mistake.name)
+    with mock.patch.object(module, mistake.name, mistake.wrong(good)):
+        yield
+
+
+def learning_rate(module: str, factor: float) -> Mistake:
+    """A learning rate that is multiplied by `factor`."""
+
+    def wrong(optimizer: Any) -> Any:
+        return lambda variables, rate: optimizer(variables, factor * rate)
+
+    return Mistake(module, f"learning rate × {factor:.12g}", OPTIMIZER[module], wrong)
+
+
+def optimizer_setting(module: str, what: str, **settings: float) -> Mistake:
+    """An optimiser with other settings, such as its epsilon."""
+    return Mistake(module, what, OPTIMIZER[module], lambda good: partial(good, **settings))
+
+
+def epsilon(module: str, factor: float) -> Mistake:
+    """An epsilon of the optimiser that is multiplied by `factor`."""
+    what = f"epsilon × {factor:.12g}"
+    return optimizer_setting(module, what, epsilon=factor * EPSILON[module])
+
+
+def kl_weight(module: str, factor: float) -> Mistake:
+    """A KL that is multiplied by `factor` in the loss."""
+    return reduced(module, f"KL × {factor:.12g}", partial(_total, module, factor))
+
+
+def reduced(module: str, what: str, total: Callable[[Losses], tf.Tensor]) -> Mistake:
+    """The module's own reconstruction and KL, made into a loss in another way."""
+
+    def wrong(good: Callable[..., Losses]) -> Callable[..., Losses]:
+        def loss(*args: Any, **settings: Any) -> Losses:
+            losses = good(*args, **settings)
+            return losses._replace(loss=total(losses))
+
+        return loss
+
+    return Mistake(module, what, "loss", wrong)
+
+
+def _total(module: str, factor: float, losses: Losses) -> tf.Tensor:
+    """Each document's reduction, with a factor at the KL."""
+    reconstruction, kl = losses.reconstruction, factor * losses.kl
+    if module == "mlp_vae":
+        return tf.reduce_mean(tf.reduce_sum(reconstruction) + kl)
+    if module == "tfp_cvae":
+        return tf.reduce_sum(reconstruction) + 2 * tf.reduce_mean(kl)
+    return tf.reduce_mean(reconstruction + kl)
+
+
+def constant(module: str, what: str, name: str, value: Any) -> Mistake:
+    """Another value of a constant."""
+    return Mistake(module, what, name, lambda _: value)
+
+
+def divided_pixels(module: str) -> Mistake:
+    """Pixels x / 255 where the reader multiplied by float32(1/255): they differ in the last bit."""
+
+    def divided(images: tf.Tensor, dtype: str) -> tf.Tensor:
+        x = tf.cast(tf.cast(tf.reshape(images, [-1, 784]), tf.float64) / 255.0, tf.float32)
+        return tf.cast(x, dtype)
+
+    return constant(module, "pixels x / 255 for x · float32(1/255)", "inputs", divided)

@@ -1,0 +1,124 @@
+"""Networks in NumPy alone compute what TensorFlow computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from reproductions.reference import REFERENCE
+
+from common import networks
+from common.errors import BadInput
+from common.lazy import tf
+from reproductions import program
+from reproductions.explorer import models
+from reproductions.explorer.measure import codes_to_try, in_tensorflow
+from tests.conftest import ROOT
+
+# Pixels between 0 and 1; measured: 1.9e-6. A pixel is the sum of some hundred float32 products.
+PIXELS = 1e-5
+# Means of q(z|x), up to 22; measured: 1.1e-5. Scales: 3.5e-6.
+CODES = 5e-5
+
+RUNS = [f.parent.relative_to(ROOT / REFERENCE) for f in (ROOT / REFERENCE).rglob("explorer.npz")]
+
+
+@pytest.fixture(params=sorted(map(str, RUNS)))
+def trained(request) -> tuple[str, Any, models.Model, np.ndarray, np.ndarray]:
+    """Module, TensorFlow's model, NumPy's model, twenty test images and their digits."""
+    folder = ROOT / REFERENCE / request.param
+    module = request.param.split("/")[0]
+    with np.load(folder / "explorer.npz") as measured:
+        images, digits = measured["images"], measured["digits"]
+    return module, program(module).load(folder), models.load(folder), images, digits
+
+
+def test_decoder(trained):
+    module, in_tf, model, images, digits = trained
+    z = codes_to_try(model, images, digits)
+    expected = in_tensorflow(module, in_tf, z, digits)
+    assert np.abs(model.decode(z, digits) - expected).max() < PIXELS
+
+
+def test_decoder_with_two_channels_swapped_is_found(trained):
+    """The control: what the test above protects against."""
+    module, in_tf, model, images, digits = trained
+    z = codes_to_try(model, images, digits)
+    expected = in_tensorflow(module, in_tf, z, digits)
+    broken = replace(model, decoder=swap_channels(model.decoder))
+    assert np.abs(broken.decode(z, digits) - expected).max() > 100 * PIXELS
+
+
+def swap_channels(network: networks.Network) -> list[networks.Layer]:
+    """The network with the last layer's first two inputs exchanged."""
+    *layers, last = network
+    kernel = last.kernel.copy()
+    kernel[..., [0, 1], :] = kernel[..., [1, 0], :]
+    return [*layers, last._replace(kernel=kernel)]
+
+
+def test_encoder(trained):
+    module, in_tf, model, images, digits = trained
+    mean, scale = model.encode(images, digits)
+    expected_mean, expected_scale = posterior(module, in_tf, images, digits)
+    assert np.abs(mean - expected_mean).max() < CODES
+    assert np.abs(scale - expected_scale).max() < CODES
+
+
+def posterior(module: str, in_tf: Any, images: Any, digits: Any) -> tuple[Any, Any]:
+    """What the module itself makes of images."""
+    import importlib
+
+    from common.training import Posterior
+
+    port = importlib.import_module(f"reproductions.{module}")
+    if module == "tfp_cvae":
+        q = port.posterior(in_tf, "float32", images, digits)
+    elif module == "mlp_cvae":
+        q = Posterior.diagonal(*port.encode(in_tf, *port.inputs(images, digits, "float32")))
+    elif module == "conv_vae":
+        q = Posterior.diagonal(*in_tf.encoder(port.inputs(images, "float32")))
+    else:
+        q = Posterior.diagonal(*port.encode(in_tf, port.inputs(images, "float32")))
+    return q.z_mean.numpy(), q.scale_tril.numpy()
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("height", "size"), [(7, 3), (8, 5), (9, 2), (28, 7), (5, 1)])
+def test_convolutions(height, size, stride, padding):
+    chance = np.random.default_rng(height + size + stride)
+    x = chance.standard_normal((2, height, height, 3)).astype(np.float32)
+    kernel = chance.standard_normal((size, size, 3, 4)).astype(np.float32)
+    expected = tf.nn.conv2d(x, kernel, stride, padding.upper()).numpy()
+    np.testing.assert_allclose(networks.conv(x, kernel, stride, padding), expected, atol=1e-4)
+
+    n = height * stride if padding == "same" else (height - 1) * stride + size
+    turned = kernel.transpose(0, 1, 3, 2)  # TensorFlow has [size, size, out, in]
+    expected = tf.nn.conv2d_transpose(x, turned, [2, n, n, 4], stride, padding.upper()).numpy()
+    found = networks.conv_transpose(x, kernel, stride, padding)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", networks.ACTIVATIONS)
+def test_activations(name):
+    x = np.array([-1000, -3, -1e-3, 0, 0.5, 4, 1000], np.float32)
+    ours = {"linear": tf.identity, "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2)}
+    function = ours.get(name) or getattr(tf.nn, name)
+    np.testing.assert_allclose(networks.ACTIVATIONS[name](x), function(x).numpy(), atol=1e-6)
+
+
+def test_folder_without_a_run(tmp_path):
+    with pytest.raises(BadInput, match="holds no run of"):
+        models.load(tmp_path)
+
+
+def test_rounding_keeps_sixteen_bits():
+    chance = np.random.default_rng(0)
+    for array in (chance.standard_normal(10_000) * 0.02, chance.standard_normal(20), np.ones(1)):
+        step = models.step_of(array)
+        assert np.abs(np.rint(array / step)).max() < 2**15
+        assert np.abs(models.as_rounded(array) - array).max() <= step / 2 + 1e-9
+        assert step <= max(array.std() / 500, np.abs(array).max() / 2**13)
