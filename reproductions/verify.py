@@ -84,6 +84,12 @@ def _verify(options: argparse.Namespace) -> None:
     compared = [c for c in whole_runs.available() if c.module in modules] if own else []
     if compared:
         print("\n" + "\n".join([whole_runs.HEADER, *map(whole_runs.as_line, compared)]))
+        print(
+            "\n".join(
+                whole_runs.about_printed(DOCUMENTS[module])
+                for module in dict.fromkeys(c.module for c in compared)
+            )
+        )
     elif own:
         print(f"\nWhole runs are not compared: {kept.REFERENCE} has none of these modules.")
     if options.json:

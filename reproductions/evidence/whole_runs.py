@@ -298,6 +298,18 @@ def outliers(document: Document) -> list[Outlier]:
     return found
 
 
+def about_printed(document: Document) -> str:
+    """Whether the printed numbers of a document lie where our runs would put them, in one line."""
+    places = len(in_history(document))
+    runs = len(kept.load_seeds(document.module)["runs"])
+    if not places or runs < 2:
+        return f"{document.module:12} no printed numbers, or one run: not compared"
+    found = outliers(document)
+    lines = [f"{document.module:12} {places - len(found)} of {places} printed numbers lie inside"]
+    lines += [f"  at {o.at}: {o.printed:g}, not in {o.low:g} to {o.high:g}" for o in found]
+    return "\n".join(lines)
+
+
 def in_history(document: Document) -> list[tuple[int, float]]:
     """What a document printed at places that the history has."""
     if document.printed is None:
