@@ -81,6 +81,16 @@ def test_every_section_has_prose_before_its_code(module: str, language: str) -> 
     assert len(headings) == len(other) >= len(SECTIONS)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("module", MODULES)
+def test_links_of_a_notebook_lead_somewhere(module: str, language: str) -> None:
+    cells = notebook(module, language)["cells"]
+    text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    targets = {target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target}
+    assert len(targets) > 5
+    assert [target for target in targets if not (HERE / target).exists()] == []
+
+
 @pytest.mark.parametrize("path", sorted(HERE.glob("prose/*.zh.md")), ids=lambda p: p.name)
 def test_a_chinese_paragraph_is_one_line(path: Path) -> None:
     """Markdown makes a gap of a line break, which Chinese does not have inside a sentence."""
