@@ -33,6 +33,9 @@ FILES = {
     "docs/proof.md": "en",
     "docs/quirks.md": "en",
     "docs/performance.md": "en",
+    "docs/proof.zh-CN.md": "zh",
+    "docs/quirks.zh-CN.md": "zh",
+    "docs/performance.zh-CN.md": "zh",
 }
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
