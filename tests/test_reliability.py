@@ -134,24 +134,21 @@ def test_a_reader_sees_only_whole_files_while_a_run_writes(
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen"}
 
 
-@pytest.mark.parametrize(
-    "path", [*ROOT.glob("common/*.py"), *ROOT.glob("reproductions/*.py")], ids=lambda p: p.name
-)
-def test_nothing_that_is_read_is_run(path: Path) -> None:
-    """No pickle, no eval, no shell; NumPy files are opened with allow_pickle=False."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            assert name not in FORBIDDEN_CALLS
-            keywords = {k.arg: k.value for k in node.keywords}
-            assert "shell" not in keywords
-            if name == "np.load":
-                pickles = keywords.get("allow_pickle")
-                assert isinstance(pickles, ast.Constant)
-                assert pickles.value is False
+def test_nothing_that_is_read_is_run() -> None:
+    """No pickle, no eval, no shell. The recorders alone run something: the documents' programs."""
+    paths = [*ROOT.glob("common/**/*.py"), *ROOT.glob("reproductions/**/*.py")]
+    for path in paths:
+        if path.parent.name == "golden":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imported = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+            if isinstance(node, ast.Call):
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert ast.unparse(node.func) not in FORBIDDEN_CALLS, path
+                assert "shell" not in keywords, path
+                assert keywords.get("allow_pickle", "False") == "False", path
 
 
 def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:
