@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray
-
 
 class Layer(NamedTuple):
     """One layer of a network that has no branches."""
 
     kind: str  # "dense", "conv" or "conv_transpose"
-    kernel: Array  # [in, out], or [height, width, in, out]: also for "conv_transpose"
-    bias: Array  # [out]
+    kernel: np.ndarray  # [in, out], or [height, width, in, out]: also for "conv_transpose"
+    bias: np.ndarray  # [out]
     activation: str  # a key of ACTIVATIONS
     shape: tuple[int, ...] = ()  # height, width and channels of what a convolution takes
     stride: int = 1
@@ -30,18 +28,18 @@ class Layer(NamedTuple):
 Network = Sequence[Layer]
 
 
-def leaky_relu(x: Array) -> Array:
+def leaky_relu(x: np.ndarray) -> np.ndarray:
     """TensorFlow's, of slope 0.2 below zero."""
     return np.where(x > 0, x, np.float32(0.2) * x)
 
 
-def sigmoid(x: Array) -> Array:
+def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), without an overflow on either side."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": leaky_relu,
@@ -50,7 +48,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def apply(network: Network, x: Array) -> Array:
+def apply(network: Network, x: np.ndarray) -> np.ndarray:
     """Runs x [batch, ...] through the layers; the result is flat, [batch, outputs]."""
     for layer in network:
         if layer.kind == "dense":
@@ -62,7 +60,7 @@ def apply(network: Network, x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
-def conv(x: Array, kernel: Array, stride: int, padding: str) -> Array:
+def conv(x: np.ndarray, kernel: np.ndarray, stride: int, padding: str) -> np.ndarray:
     """What `tf.nn.conv2d` computes.
 
     Args:
@@ -85,7 +83,7 @@ def conv(x: Array, kernel: Array, stride: int, padding: str) -> Array:
     return y
 
 
-def conv_transpose(x: Array, kernel: Array, stride: int, padding: str) -> Array:
+def conv_transpose(x: np.ndarray, kernel: np.ndarray, stride: int, padding: str) -> np.ndarray:
     """What Keras's `Conv2DTranspose` computes: the gradient of `conv` with respect to its input.
 
     Args:

@@ -41,6 +41,7 @@ DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZi
 # Files of `common` that no number of a run passes through.
 NO_NUMBERS = {
     "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
+    "networks",
 }  # fmt: skip
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from reproductions.reference import REFERENCE
 
 from common import networks
 from common.errors import BadInput
 from common.lazy import tf
 from reproductions import program
+from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import models
 from reproductions.explorer.measure import codes_to_try, in_tensorflow
-from tests.conftest import ROOT
 
 # Pixels between 0 and 1; measured: 1.9e-6. A pixel is the sum of some hundred float32 products.
 PIXELS = 1e-5
 # Means of q(z|x), up to 22; measured: 1.1e-5. Scales: 3.5e-6.
 CODES = 5e-5
 
-RUNS = [f.parent.relative_to(ROOT / REFERENCE) for f in (ROOT / REFERENCE).rglob("explorer.npz")]
+RUNS = [f.parent.relative_to(REFERENCE) for f in REFERENCE.rglob("explorer.npz")]
 
 
 @pytest.fixture(params=sorted(map(str, RUNS)))
 def trained(request) -> tuple[str, Any, models.Model, np.ndarray, np.ndarray]:
     """Module, TensorFlow's model, NumPy's model, twenty test images and their digits."""
-    folder = ROOT / REFERENCE / request.param
+    folder = REFERENCE / request.param
     module = request.param.split("/")[0]
     with np.load(folder / "explorer.npz") as measured:
         images, digits = measured["images"], measured["digits"]
@@ -62,27 +62,9 @@ def swap_channels(network: networks.Network) -> list[networks.Layer]:
 def test_encoder(trained):
     module, in_tf, model, images, digits = trained
     mean, scale = model.encode(images, digits)
-    expected_mean, expected_scale = posterior(module, in_tf, images, digits)
-    assert np.abs(mean - expected_mean).max() < CODES
-    assert np.abs(scale - expected_scale).max() < CODES
-
-
-def posterior(module: str, in_tf: Any, images: Any, digits: Any) -> tuple[Any, Any]:
-    """What the module itself makes of images."""
-    import importlib
-
-    from common.training import Posterior
-
-    port = importlib.import_module(f"reproductions.{module}")
-    if module == "tfp_cvae":
-        q = port.posterior(in_tf, "float32", images, digits)
-    elif module == "mlp_cvae":
-        q = Posterior.diagonal(*port.encode(in_tf, *port.inputs(images, digits, "float32")))
-    elif module == "conv_vae":
-        q = Posterior.diagonal(*in_tf.encoder(port.inputs(images, "float32")))
-    else:
-        q = Posterior.diagonal(*port.encode(in_tf, port.inputs(images, "float32")))
-    return q.z_mean.numpy(), q.scale_tril.numpy()
+    q = importlib.import_module(f"reproductions.{module}").posterior(in_tf, images, digits)
+    assert np.abs(mean - q.z_mean).max() < CODES
+    assert np.abs(scale - q.scale_tril).max() < CODES
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])

@@ -14,13 +14,10 @@ import numpy as np
 
 from common.errors import BadInput
 from common.networks import Layer
-from common.pictures import normal_quantiles
 from common.runs import Record, read_record
 from reproductions import MODULES
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
-
-Array = np.ndarray
 
 HERE = Path(__file__).parent
 SCRIPTS = ("networks.js", "payload.js", "nats.js", "pad.js", "plane.js", "app.js")
@@ -40,6 +37,8 @@ def build(reference: Path) -> str:
     Raises:
       BadInput: there is none.
     """
+    from common.pictures import normal_quantiles
+
     modules: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
     for module in MODULES:
@@ -105,12 +104,12 @@ def _kl_weight(record: Record) -> float:
     return count / config["batch_size"] if document else 1.0
 
 
-def _numbers(array: Array) -> list[Any]:
+def _numbers(array: np.ndarray) -> list[Any]:
     """Numbers for the page, with as many digits as it can use."""
     return array.astype(float).round(4).tolist()
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
@@ -121,7 +120,7 @@ def _read(path: Path) -> dict[str, Array]:
 def describe(model: Model) -> dict[str, Any]:
     """What the page must know of a model beside its weights."""
 
-    def tensor(array: Array) -> dict[str, Any]:
+    def tensor(array: np.ndarray) -> dict[str, Any]:
         return {"step": step_of(array), "count": array.size}
 
     def describe_layer(layer: Layer) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def pack(model: Model) -> bytes:
     return zlib.compress(_apart(np.where(flat < 0, -2 * flat - 1, 2 * flat)), 9)
 
 
-def _apart(numbers: Array) -> bytes:
+def _apart(numbers: np.ndarray) -> bytes:
     """Sixteen-bit numbers as all of their low bytes, then all of their high ones: they deflate
     better."""
     return np.ascontiguousarray(

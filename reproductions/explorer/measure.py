@@ -27,8 +27,6 @@ from common.runs import read_record
 from reproductions.explorer.build import HERE, describe, pack
 from reproductions.explorer.models import Model, load, rounded
 
-Array = np.ndarray
-
 PER_CLASS = 2  # test images of each class that the page shows, and that the networks are tried on
 # How many codes the page has, and levels along an axis, by the dimensions that there are: fifty of
 # them for all 10,000 images would be half a megabyte.
@@ -68,18 +66,18 @@ def _measure(argv: Sequence[str]) -> None:
         print(folder, *(f"{name} {found[name]:.2g}" for name in found if name.endswith("_pixels")))
 
 
-def measure(folder: Path) -> dict[str, Array]:
+def measure(folder: Path) -> dict[str, np.ndarray]:
     """What `explorer.npz` holds of a run.
 
     Returns:
       `codes`, unsigned [10000 or 5000, latent], of `levels` between `low` and `high` [latent];
-      `labels` uint8
-      [10000]; `kl` [latent], the mean of each dimension; `images` uint8 [20, 28, 28] and `digits`
-      [20]; and the largest differences of 20 decoded pictures: `numpy_pixels` (NumPy from
-      TensorFlow), `javascript_pixels` (JavaScript from NumPy, with the same rounded weights) and
-      `rounding_pixels` (of rounded weights from the trained ones).
+      `labels` uint8 [10000]; `kl` [latent], the mean of each dimension; `images` uint8
+      [20, 28, 28] and `digits` [20]; and the largest differences of 20 decoded pictures:
+      `numpy_pixels` (NumPy from TensorFlow), `javascript_pixels` (JavaScript from NumPy, with the
+      same rounded weights) and `rounding_pixels` (of rounded weights from the trained ones).
     """
     from common import datasets
+    from common.evaluation import encode_test_set
     from reproductions import program
 
     record = read_record(folder)
@@ -87,15 +85,11 @@ def measure(folder: Path) -> dict[str, Array]:
         raise BadInput(f"{folder} holds no run")
     port = program(record.module)
     data = datasets.load(port.dataset)
-    run = port.reopen(folder, data)
-    parts = [
-        run.posterior(data.test_images[i : i + 1000], data.test_labels[i : i + 1000])
-        for i in range(0, len(data.test_images), 1000)
-    ]
-    z_mean = np.concatenate([q.z_mean for q in parts])
+    experiment = port.reopen(folder, data)
+    q = encode_test_set(experiment)
     # By images and dimensions; where the scale is triangular, the sum over the latter is the KL.
-    offset = z_mean - np.concatenate([np.broadcast_to(q.prior_mean, q.z_mean.shape) for q in parts])
-    scale = np.concatenate([q.scale_tril for q in parts])
+    z_mean, scale = q.z_mean, q.scale_tril
+    offset = z_mean - q.prior_mean
     diagonal = np.diagonal(scale, axis1=1, axis2=2)
     kl = 0.5 * ((scale**2).sum(axis=2) + offset**2 - 1) - np.log(diagonal)
 
@@ -121,28 +115,34 @@ def measure(folder: Path) -> dict[str, Array]:
         "kl": kl.mean(axis=0),
         "images": images,
         "digits": digits,
-        "numpy_pixels": np.abs(in_numpy - in_tensorflow(record.module, run.model, z, digits)).max(),
+        "numpy_pixels": np.abs(
+            in_numpy - in_tensorflow(record.module, experiment.model, z, digits)
+        ).max(),
         "javascript_pixels": np.abs(kept.decode(z, digits) - page["decoded"]).max(),
         "rounding_pixels": np.abs(in_numpy - kept.decode(z, digits)).max(),
     }
 
 
-def codes_to_try(model: Model, images: Array, digits: Array) -> Array:
+def codes_to_try(model: Model, images: np.ndarray, digits: np.ndarray) -> np.ndarray:
     """A code of each image, drawn from its q(z|x), [n, latent]."""
     mean, scale = model.encode(images, digits)
     eps = np.random.default_rng(0).standard_normal(mean.shape).astype(np.float32)
     return mean + (scale @ eps[..., np.newaxis])[..., 0]
 
 
-def in_tensorflow(module: str, model: Any, z: Array, digits: Array) -> Array:
+def in_tensorflow(module: str, model: Any, z: np.ndarray, digits: np.ndarray) -> np.ndarray:
     """The pictures [n, 28, 28] that the module itself decodes."""
     import importlib
 
     port = importlib.import_module(f"reproductions.{module}")
-    return port.pictures_of(model, z, *([digits] if module == "mlp_cvae" else []))
+    if module == "mlp_cvae":
+        return port.pictures_of(model, z, digits)
+    return port.pictures_of(model, z)
 
 
-def in_node(model: Model, images: Array, digits: Array, z: Array) -> dict[str, Array]:
+def in_node(
+    model: Model, images: np.ndarray, digits: np.ndarray, z: np.ndarray
+) -> dict[str, np.ndarray]:
     """What the page's JavaScript makes of images and codes, run by Node.
 
     Returns:

@@ -21,8 +21,6 @@ from common.errors import BadInput
 from common.networks import Layer, Network, apply, sigmoid
 from common.runs import read_finished, read_record
 
-Array = np.ndarray
-
 THRESHOLD = 128  # of elbo_cvae's binarised pixels
 TRIL_SHIFT = 1e-5  # what TFP adds to the diagonal of a triangular scale
 SMALL = 4_096  # numbers of a tensor: below, see `step_of`
@@ -39,9 +37,9 @@ class Model:
     posterior: str = "diagonal"  # mean and log-variance; or "triangular": mean and scale
     binarised: bool = False  # pixels are 0 or 1
     labelled: bool = False  # encoder and decoder are told the label
-    class_mean: Array | None = None  # the prior's mean for each digit, [10, latent]
+    class_mean: np.ndarray | None = None  # the prior's mean for each digit, [10, latent]
 
-    def encode(self, images: Array, digits: Array) -> tuple[Array, Array]:
+    def encode(self, images: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean [n, latent] and lower triangular scale [n, latent, latent] of q(z|x).
 
         Args:
@@ -60,14 +58,14 @@ class Model:
         scale[:, 1, 1] = np.logaddexp(0, rest[:, 0]) + TRIL_SHIFT
         return mean, scale
 
-    def decode(self, z: Array, digits: Array | None = None) -> Array:
+    def decode(self, z: np.ndarray, digits: np.ndarray | None = None) -> np.ndarray:
         """Pictures [n, 28, 28] of codes z [n, latent] and, where they are told, digits [n]."""
         pixels = apply(self.decoder, self._with_label(z.astype(np.float32), digits))
         if self.output == "sigmoid":
             pixels = sigmoid(pixels)
         return pixels.reshape(-1, 28, 28)
 
-    def _with_label(self, x: Array, digits: Array | None) -> Array:
+    def _with_label(self, x: np.ndarray, digits: np.ndarray | None) -> np.ndarray:
         if not self.labelled:
             return x
         return np.concatenate([x, np.eye(10, dtype=x.dtype)[digits]], axis=1)
@@ -85,7 +83,7 @@ def load(folder: str | Path) -> Model:
     return MAKERS[record.module](read_finished(record.module, Path(folder))[1])
 
 
-def tensors(model: Model) -> list[Array]:
+def tensors(model: Model) -> list[np.ndarray]:
     """All weights: those of the encoder, those of the decoder, the class means."""
     layers = [*model.encoder, *model.decoder]
     found = [array for layer in layers for array in (layer.kernel, layer.bias)]
@@ -114,13 +112,13 @@ def rounded(model: Model) -> Model:
     )
 
 
-def as_rounded(array: Array) -> Array:
+def as_rounded(array: np.ndarray) -> np.ndarray:
     """A tensor rounded to its steps."""
     step = step_of(array)
     return (np.rint(array / step) * step).astype(np.float32)
 
 
-def step_of(array: Array) -> float:
+def step_of(array: np.ndarray) -> float:
     """What a tensor is rounded to multiples of, a power of two; they fit into sixteen bits.
 
     That is a thousandth of a large tensor's standard deviation, about, and as little as sixteen
@@ -135,7 +133,7 @@ def step_of(array: Array) -> float:
 # --- The six, by their variables in the documents' order ------------------------------------------
 
 
-def _mlp(weights: Sequence[Array], activation: str, output: str, labelled: bool) -> Model:
+def _mlp(weights: Sequence[np.ndarray], activation: str, output: str, labelled: bool) -> Model:
     """w1, b1, w of z_mean and z_log_var, b of both, w2, b2, w3, b3, and two for the label."""
     w1, b1, mean_w, var_w, mean_b, var_b, w2, b2, w3, b3, *of_label = weights
     if labelled:
@@ -150,36 +148,36 @@ def _mlp(weights: Sequence[Array], activation: str, output: str, labelled: bool)
     )
 
 
-def _mlp_of_000(weights: Sequence[Array], labelled: bool) -> Model:
+def _mlp_of_000(weights: Sequence[np.ndarray], labelled: bool) -> Model:
     """Its inner w3, the ninth variable, is never read."""
     return _mlp([*weights[:8], *weights[9:]], "relu", "linear", labelled)
 
 
-def _rmsprop_vae(weights: Sequence[Array]) -> Model:
+def _rmsprop_vae(weights: Sequence[np.ndarray]) -> Model:
     """The document keeps weights and biases apart."""
     return _mlp([weights[i] for i in (0, 5, 1, 2, 6, 7, 3, 8, 4, 9)], "tanh", "sigmoid", False)
 
 
-def _dense(weights: Sequence[Array], i: int, activation: str = "linear") -> Layer:
+def _dense(weights: Sequence[np.ndarray], i: int, activation: str = "linear") -> Layer:
     return Layer("dense", weights[i], weights[i + 1], activation)
 
 
 def _conv(
-    weights: Sequence[Array], i: int, shape: tuple[int, ...], activation: str, stride: int,
+    weights: Sequence[np.ndarray], i: int, shape: tuple[int, ...], activation: str, stride: int,
     padding: str = "same",
 ) -> Layer:  # fmt: skip
     return Layer("conv", weights[i], weights[i + 1], activation, shape, stride, padding)
 
 
 def _conv_transpose(
-    weights: Sequence[Array], i: int, shape: tuple[int, ...], activation: str, stride: int,
+    weights: Sequence[np.ndarray], i: int, shape: tuple[int, ...], activation: str, stride: int,
     padding: str = "same",
 ) -> Layer:  # fmt: skip
     kernel = weights[i].transpose(0, 1, 3, 2)  # Keras has [size, size, out, in]
     return Layer("conv_transpose", kernel, weights[i + 1], activation, shape, stride, padding)
 
 
-def _conv_vae(w: Sequence[Array]) -> Model:
+def _conv_vae(w: Sequence[np.ndarray]) -> Model:
     filters = len(w[13])
     heads = Layer("dense", np.hstack([w[6], w[8]]), np.concatenate([w[7], w[9]]), "linear")
     return Model(
@@ -199,7 +197,7 @@ def _conv_vae(w: Sequence[Array]) -> Model:
     )
 
 
-def _elbo_cvae(w: Sequence[Array]) -> Model:
+def _elbo_cvae(w: Sequence[np.ndarray]) -> Model:
     return Model(
         encoder=[
             _conv(w, 0, (28, 28, 1), "relu", 2, "valid"),
@@ -217,7 +215,7 @@ def _elbo_cvae(w: Sequence[Array]) -> Model:
     )
 
 
-def _tfp_cvae(w: Sequence[Array]) -> Model:
+def _tfp_cvae(w: Sequence[np.ndarray]) -> Model:
     depth = len(w[1])
     leaky = partial(_conv, w, activation="leaky_relu")
     leaky_transpose = partial(_conv_transpose, w, activation="leaky_relu")
@@ -245,7 +243,7 @@ def _tfp_cvae(w: Sequence[Array]) -> Model:
     )
 
 
-MAKERS: dict[str, Callable[[Sequence[Array]], Model]] = {
+MAKERS: dict[str, Callable[[Sequence[np.ndarray]], Model]] = {
     "mlp_vae": partial(_mlp_of_000, labelled=False),
     "mlp_cvae": partial(_mlp_of_000, labelled=True),
     "conv_vae": _conv_vae,
