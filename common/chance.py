@@ -174,13 +174,15 @@ class Recorded:
 
     def batches(self, n: int, batch_size: int, tail: Tail, buffer: int | None = None) -> Batches:
         """The recorded order: full permutations, the tail dropped, whatever the document's rule."""
+        return Batches(self._permutation(n), n, batch_size, tail="drop")
 
+    def _permutation(self, n: int) -> Callable[[int], np.ndarray]:
         def permutation(pass_number: int) -> np.ndarray:
             while len(self._orders) <= pass_number:
                 self._orders.append(self._order_stream.permutation(n))
             return self._orders[pass_number]
 
-        return Batches(permutation, n, batch_size, tail="drop")
+        return permutation
 
     def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
         while len(self._noises) <= step:
@@ -192,6 +194,22 @@ class Recorded:
 
     def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.float32)  # pictures are no part of a recording
+
+
+class Miniature(Recorded):
+    """Chance for a whole program in miniature: batches by the document's own rule, validations and
+    codes from streams of their own."""
+
+    def batches(self, n: int, batch_size: int, tail: Tail, buffer: int | None = None) -> Batches:
+        return Batches(self._permutation(n), n, batch_size, tail)
+
+    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray:
+        stream = np.random.RandomState([self.seed + 3, round_number])
+        return stream.standard_normal(shape).astype(np.float32)
+
+    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        stream = np.random.RandomState([self.seed + 3, 0])
+        return stream.standard_normal(shape).astype(np.float32)
 
 
 class RecordedInitializer:

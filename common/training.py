@@ -329,13 +329,13 @@ def _close_round(experiment: Experiment, progress: Progress) -> None:
     steps = range(rounds * experiment.steps_per_round, progress.step)
     losses = progress.losses[steps.start :]
     images = [experiment.batches.size(step) for step in steps]
-    _, reconstruction, kl = np.average(losses, axis=0, weights=images)
+    loss, reconstruction, kl = np.average(losses, axis=0, weights=images)  # as Keras averages
     progress.rows.append(
         {
             experiment.round_name: rounds + 1
             if experiment.round_name == "epoch"
             else progress.step,
-            "loss": float(losses[:, 0].mean()),  # over the steps, as the documents average
+            "loss": float(loss),
             "reconstruction": float(reconstruction),
             "kl": float(kl),
             "last_loss": float(losses[-1, 0]),

@@ -16,8 +16,8 @@ Kept quirks
      so the KL weighs 2/256 of what an ELBO gives it. `--objective elbo` minimises the ELBO.
   3. The KL is a one-sample Monte-Carlo estimate, with the z that is decoded.
   4. The cross-entropy clips x_decoded to [1e-7, 1 - 1e-7] and adds 1e-7 inside the logarithm again.
-  5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images,
-     and the epoch's loss is the mean over batches all the same.
+  5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images.
+     Keras weighs the batches of the training loss by their images, those of the validation alike.
   6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
   7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
      in 45 % of its grid pictures. `--mean-spread` helps: docs/quirks.md.
@@ -269,7 +269,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
 
 def results(experiment: Experiment) -> dict[str, list[list[float]]]:
     """The learned class means."""
-    return {"class_mean": class_means(experiment.model).round(6).tolist()}
+    return {"class_mean": class_means(experiment.model).tolist()}
 
 
 # --- Pictures -------------------------------------------------------------------------------------

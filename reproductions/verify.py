@@ -1,9 +1,10 @@
 """`python -m reproductions.verify`: the ports against the recordings of the originals.
 
 Each port is run on the weights, batches and noise of a recording, by the very loop that trains, and
-compared with it step by step (see `common/lockstep.py`). The kept whole runs are compared as
-distributions (see `reproductions/evidence/whole_runs.py`). Exits 0 only if every comparison holds,
-5 if one does not.
+compared with it step by step (see `common/lockstep.py`). Then it is run whole on a few hundred
+images, and what it prints and draws is compared, too (see `reproductions/evidence/miniature.py`).
+The kept whole runs are compared as distributions (see `reproductions/evidence/whole_runs.py`).
+Exits 0 only if every comparison holds, 5 if one does not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.cli import OneLineParser, run_command
 from common.errors import VerificationFailed
@@ -66,7 +67,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _verify(options: argparse.Namespace) -> None:
     from common import datasets
-    from reproductions.evidence import kept, lockstep, whole_runs
+    from reproductions.evidence import kept, lockstep, miniature, whole_runs
 
     own = options.golden == GOLDEN
     modules = options.modules or ([document.module for document in RECORDED] if own else [])
@@ -81,6 +82,14 @@ def _verify(options: argparse.Namespace) -> None:
         verdict = lockstep.verify(port, recording, data[port.dataset], progress=sys.stderr.isatty())
         entries.append(lockstep.as_entry(module, recording, verdict))
         print(lockstep.as_line(entries[-1]), flush=True)
+    miniatures: list[dict[str, Any]] = []
+    for module, small in miniature.find(options.golden, modules, options.precision):
+        if not miniatures:
+            print(f"\nThe whole program in miniature\n{miniature.HEADER}")
+        port = program(module)
+        ours = miniature.replay(port, small, data[port.dataset])
+        miniatures.append(miniature.as_entry(module, small, ours))
+        print(miniature.as_line(miniatures[-1]), flush=True)
     compared = [c for c in whole_runs.available() if c.module in modules] if own else []
     if compared:
         print("\n" + "\n".join([whole_runs.HEADER, *map(whole_runs.as_line, compared)]))
@@ -93,17 +102,21 @@ def _verify(options: argparse.Namespace) -> None:
     elif own:
         print(f"\nWhole runs are not compared: {kept.REFERENCE} has none of these modules.")
     if options.json:
-        content = {"lockstep": entries, "whole_runs": [whole_runs.as_entry(c) for c in compared]}
+        content = {
+            "lockstep": entries,
+            "miniature": miniatures,
+            "whole_runs": [whole_runs.as_entry(c) for c in compared],
+        }
         write_atomically(options.json, json.dumps(content, indent=1) + "\n")
-    failed = [entry for entry in entries if not entry["passed"]]
+    failed = [entry for entry in [*entries, *miniatures] if not entry["passed"]]
     for entry in failed:
         for problem in entry["problems"]:
             print(f"{entry['module']} {entry['precision']}: {problem}")
     different = [c for c in compared if c.equivalent is False]
     if failed or different:
         raise VerificationFailed(
-            f"{len(failed)} of {len(entries)} recordings are not followed, {len(different)} of"
-            f" {len(compared)} figures of whole runs not shown equivalent"
+            f"{len(failed)} of {len(entries) + len(miniatures)} recordings are not followed,"
+            f" {len(different)} of {len(compared)} numbers of whole runs not shown equivalent"
         )
 
 

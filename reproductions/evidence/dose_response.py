@@ -186,36 +186,31 @@ def _row(
     return Row(module, what, final, curve, stopped, found_at)
 
 
-def as_table(found: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| module | mistake | seeds | final loss, difference (90 % interval) | in sd | p |"
-        " whole curve | whole runs | float32 | float64 |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found:
+def table(results: dict[str, Any] | None = None) -> list[list[str]]:
+    """The rows as text."""
+    lines = []
+    for row in rows(load() if results is None else results):
         steps = ("–", "–") if row.found_at is None else (
-            *("–" if row.found_at[p] is None else str(row.found_at[p]) for p in lockstep.FLOOR),
+            *(_step(row.found_at[precision]) for precision in lockstep.FLOOR),
         )  # fmt: skip
-        cells = [
-            f"`{row.module}`",
-            row.what,
-            f"{len(row.final.ours)}:{len(row.final.theirs)}",
-            _with_interval(row.final),
-            f"{row.final.in_spreads:+.1f}",
-            f"{row.p:.2g}" if row.p >= 1e-4 else "< 0.0001",
-            _with_interval(row.curve),
-            "accepted" if row.accepted else "**rejected**",
-            *steps,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(
+            [f"`{row.module}`", row.what, f"{len(row.final.ours)}:{len(row.final.theirs)}",
+             *map(_with_interval, (row.final, row.curve)), f"{row.final.in_spreads:+.1f}",
+             "< 0.01" if row.p < 0.01 else f"{row.p:.2f}",
+             "accepted" if row.accepted else "rejected", *steps]
+        )  # fmt: skip
+    return lines
+
+
+def _step(step: int | None) -> str:
+    """The step of a rejection, or that there was none."""
+    return "not found" if step is None else str(step)
 
 
 def _with_interval(comparison: Comparison) -> str:
-    """+1.23 % (+1.00 to +1.46)."""
+    """+1.23 (+1.00 … +1.46), in per cent."""
     low, high = comparison.interval or (np.nan, np.nan)
-    return f"{100 * comparison.difference:+.2f} % ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"{100 * comparison.difference:+.2f} ({100 * low:+.2f} … {100 * high:+.2f})"
 
 
 def picture(found: Sequence[Row]) -> Figure:
@@ -235,7 +230,7 @@ def picture(found: Sequence[Row]) -> Figure:
             for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
                 step = row.found_at[precision]
                 axes.text(
-                    x, y, "not found" if step is None else f"{step}",
+                    x, y, _step(step),
                     transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=9,
                 )  # fmt: skip
     for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
@@ -263,10 +258,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, help="where to draw the results")
     options = parser.parse_args(argv)
     make(options.modules, options.seeds, options.results)
-    found = rows(load(options.results))
-    print(as_table(found))
+    results = load(options.results)
+    for line in table(results):
+        print(" | ".join(line))
     if options.picture:
-        picture(found).savefig(options.picture, dpi=120)
+        picture(rows(results)).savefig(options.picture, dpi=120)
     return 0
 
 

@@ -22,7 +22,7 @@ from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import kept, whole_runs
+from reproductions.evidence import dose_response, kept, sharpness, whole_runs
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.lockstep import floored
 from reproductions.evidence.whole_runs import ceil_percent
@@ -33,6 +33,9 @@ FILES = {
     "docs/proof.md": "en",
     "docs/quirks.md": "en",
     "docs/performance.md": "en",
+    "docs/proof.zh-CN.md": "zh",
+    "docs/quirks.zh-CN.md": "zh",
+    "docs/performance.zh-CN.md": "zh",
 }
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
@@ -382,6 +385,33 @@ TABLES = {
         {"en": "From the list in `tests/test_negative_controls.py`, which asserts each of them.",
          "zh": "取自 `tests/test_negative_controls.py` 中的列表，该测试逐一验证。"},
     ),
+    "dose": Table(
+        dose_response.table,
+        {"en": "module | mistake | seeds | final loss, difference in % (90 % interval) | whole"
+         " curve, difference in % (90 % interval) | final loss, in sd | p of no difference |"
+         " whole runs, margin 2 % | lockstep float32: step | float64: step",
+         "zh": "模块 | 错误 | 种子数 | 最终损失之差，%（90 % 区间） |"
+         " 整条曲线之差，%（90 % 区间） | 最终损失之差，以标准差计 | 无差异检验的 p 值 |"
+         " 完整运行，界限 2 % | 锁步 float32：步 | float64：步"},
+        {"en": "From `artifacts/reference/dose-response.json` and `golden/*/full-runs.json`; seeds:"
+         " of the wrong variant and of the original.",
+         "zh": "取自 `artifacts/reference/dose-response.json` 与 `golden/*/full-runs.json`；"
+         "种子数：错误变体与原程序。"},
+    ),
+    "sharpness": Table(
+        sharpness.mistakes_table,
+        {"en": "module | what is wrong | float32: smallest found | float64: smallest found",
+         "zh": "模块 | 错在何处 | float32：能发现的最小误差 | float64：能发现的最小误差"},
+        {"en": "From `artifacts/reference/sharpness.json`; sizes are relative.",
+         "zh": "取自 `artifacts/reference/sharpness.json`；误差为相对误差。"},
+    ),
+    "harmless": Table(
+        sharpness.harmless_table,
+        {"en": "harmless change | float32 | float64", "zh": "无害的改动 | float32 | float64"},
+        {"en": "From `artifacts/reference/sharpness.json`: modules in which the rule lets the"
+         " change through.",
+         "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
+    ),
     "performance": Table(
         performance,
         {"en": "module | training, s | pictures, s | evaluation, s | together | made with",
@@ -426,6 +456,27 @@ CHINESE = (
     (r"single run OUTSIDE the 95 % interval of (\d+) runs \((.*)\)",
      r"单次运行在另一方 \1 次运行的 95 % 区间之外（\2）"),
     (r"one run each: a difference, no test", "各有一次运行：只有差，无法检验"),
+    (r"^none: the right module$", "无：正确的模块"),
+    (r"^learning rate", "学习率"),
+    (r"^epsilon (\S+) for (\S+)$", r"epsilon 用 \1 代替 \2"),
+    (r"^mean square from zeros$", "均方从零开始"),
+    (r"^pixels x / 255 for (.+)$", r"像素用 x / 255 代替 \1"),
+    (r"^60,000 images for 55,000$", "用 60,000 张图像代替 55,000 张"),
+    (r"^sum for mean over the batch$", "批内求和代替平均"),
+    (r"^mean for sum over the batch$", "批内平均代替求和"),
+    (r"^Keras 3's Nadam$", "Keras 3 的 Nadam"),
+    (r"^weight of the KL$", "KL 的权重"),
+    (r"^accepted$", "接受"),
+    (r"^rejected$", "拒绝"),
+    (r"^not found$", "未发现"),
+    (r"^(1e-\d+) at step (\d+)$", r"\1（第 \2 步）"),
+    (r"^accepted, (\d+) of (\d+)", r"接受 \1/\2"),
+    (r"^without a graph \(eager\)$", "不用计算图（eager）"),
+    (r"^XLA on for off, off for on$", "XLA 开关互换"),
+    (r"^exp\(v\) as sqrt\(exp\(2v\)\)$", "exp(v) 写作 sqrt(exp(2v))"),
+    (r"^another order of the sums$", "换一种求和次序"),
+    (r"^one thread$", "单线程"),
+    (r"^without oneDNN$", "不用 oneDNN"),
     (r"(\d) min$", r"\1 分钟"),
     (r"(\d) s$", r"\1 秒"),
 )  # fmt: skip

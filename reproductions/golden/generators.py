@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import record  # type: ignore[import-not-found]
+import record  # type: ignore[import-not-found]  # the file beside this one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,15 +66,16 @@ def reader() -> dict[str, Array]:
     images = np.arange(READER_IMAGES, dtype=np.uint8).reshape(-1, 1, 1, 1)
     images = mnist.DataSet(images, images[:, 0, 0, 0], dtype=np.uint8, seed=SEED)
     shuffles = []
-    plain_shuffle = np.random.shuffle
+    numpy_random: Any = np.random
+    plain_shuffle = numpy_random.shuffle
 
     def shuffle(order: Array) -> None:
         plain_shuffle(order)
         shuffles.append(order.copy())
 
-    np.random.shuffle = shuffle  # type: ignore[assignment]
+    numpy_random.shuffle = shuffle
     batches = [images.next_batch(READER_BATCH)[0].ravel() for _ in range(READER_BATCHES)]
-    np.random.shuffle = plain_shuffle  # type: ignore[assignment]
+    numpy_random.shuffle = plain_shuffle
     return {"reader_shuffles": np.array(shuffles), "reader_batches": np.array(batches)}
 
 
@@ -113,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for i, entries in enumerate(record.in_its_own_process(job, initial_weights)):
             kept[f"weights_{number}_{i}"] = entries
-    np.savez_compressed(str(options.output), **kept)  # type: ignore[arg-type]
+    save: Any = np.savez_compressed
+    save(str(options.output), **kept)
     return 0
 
 

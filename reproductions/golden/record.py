@@ -419,7 +419,7 @@ class Recorder:
         return first
 
     def call(self, name: str, *arguments: Any, **settings: Any) -> None:
-        """Keeps a call as Python text, in which `arrays[k]` stands for the k-th array."""
+        """Keeps a call as Python text, in which an array of 3 by 5 is `array[3, 5]`."""
         shown = [self._shown(value) for value in arguments]
         shown += [f"{key}={self._shown(value)}" for key, value in settings.items()]
         self.calls.append(f"{name}({', '.join(shown)})")
@@ -430,7 +430,7 @@ class Recorder:
         if not hasattr(value, "__array__"):
             return repr(value)
         self.arrays.append(np.array(value))
-        return f"arrays[{len(self.arrays) - 1}]"
+        return f"array{list(self.arrays[-1].shape)}"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -501,7 +501,6 @@ def report(recorder: Recorder, printed: str) -> dict[str, Any]:
         "marks": list(recorder.weights),
         "printed": printed.splitlines(),
         "calls": recorder.calls,
-        "shapes": [list(a.shape) for a in recorder.arrays],
         "first_batch_shapes": [list(part.shape) for part in recorder.first_batch],
         **{f"history_{name}": row for name, row in recorder.history.items()},
         "passes": recorder.passes,
@@ -632,7 +631,8 @@ def record_fit(keras: Any, recorder: Recorder) -> None:
                 order[:] = recorder.permutation(len(order))
                 recorder.look(x[order[: recorder.document.batch_size]])
 
-        np.random.shuffle = shuffle  # type: ignore[assignment]
+        numpy_random: Any = np.random
+        numpy_random.shuffle = shuffle
         if not recorder.job.miniature:
             settings.update(shuffle=False)  # the images come in the order of the steps
         history = plain_fit(self, x, callbacks=[Watch()], **settings)
@@ -670,7 +670,8 @@ def replace_reader(recorder: Recorder) -> None:
         order[:] = np.argsort(before)[wanted]
         before[:] = wanted
 
-    np.random.shuffle = shuffle  # type: ignore[assignment]
+    numpy_random: Any = np.random
+    numpy_random.shuffle = shuffle
     reader.read_data_sets = read_data_sets
 
 
@@ -1034,7 +1035,6 @@ def of_miniature(result: dict[str, Any], document: Document) -> dict[str, Any]:
         "results": document.results,
         "marks": result["marks"],
         "first_batch_shapes": result["first_batch_shapes"],
-        "shapes": result["shapes"],
         "printed": result["printed"],
         "calls": result["calls"],
     }
@@ -1050,9 +1050,8 @@ def kept(result: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, 
     strayed = np.abs([other["whole"] - result["whole"] for other in [result, *others]])
     arrays["whole_envelope"] = strayed.max(axis=0)
     for key in ("loss", "numbers", *(key for key in result if key.startswith("history_"))):
-        arrays[key] = np.array(result[key])
-        others_too = [other[key] for other in others]
-        arrays[f"{key}_envelope"] = np.array(envelope(result[key], others_too))
+        so_far = envelope(result[key], [other[key] for other in others])
+        arrays[key], arrays[f"{key}_envelope"] = np.array(result[key]), np.array(so_far)
     return arrays
 
 
@@ -1091,7 +1090,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"record.py: {error}", file=sys.stderr)
         return 2
     options.output.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    np.savez_compressed(str(options.output.with_suffix(".npz")), **arrays)  # type: ignore[arg-type]
+    save: Any = np.savez_compressed
+    save(str(options.output.with_suffix(".npz")), **arrays)
     return 0
 
 

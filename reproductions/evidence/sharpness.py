@@ -1,0 +1,279 @@
+"""How small a mistake the lockstep finds, and which harmless changes it lets through.
+
+    python -m reproductions.evidence.sharpness
+
+A learning rate, a weight of the KL and an epsilon of the optimiser that are wrong by one part in
+10^k: for each module and precision the largest k that the rule still rejects, and the step at which
+it does so. Then changes that leave the mathematics alone, which the rule must accept. The results
+go to `artifacts/reference/sharpness.json`, one at a time, so a command that was stopped goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from common import datasets, lockstep
+from common.files import write_atomically
+from common.lazy import tf
+from common.training import Losses
+from reproductions import GOLDEN, program
+from reproductions.evidence import kept
+from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.lockstep import verify
+from reproductions.evidence.mistakes import (
+    Mistake,
+    epsilon,
+    kl_weight,
+    learning_rate,
+    planted,
+    reduced,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULTS = kept.REFERENCE / "sharpness.json"
+STEPS = {  # that are compared, fewer where they cost more
+    "mlp_vae": 100,
+    "rmsprop_vae": 100,
+    "conv_vae": 40,
+    "elbo_cvae": 40,
+    "tfp_cvae": 20,
+}
+SMALLEST = 15  # the largest k that is tried: in double precision 1 + 1e-16 is 1
+GRADED: dict[str, Callable[[str, float], Mistake]] = {
+    "learning rate": learning_rate,
+    "weight of the KL": kl_weight,
+    "epsilon": epsilon,
+}
+
+
+def first_rejected(module: str, precision: str, steps: int | None = None) -> int | None:
+    """The step at which lockstep rejects the loss of the module as it now is.
+
+    Args:
+      module: whose recording is followed.
+      precision: of the recording.
+      steps: how many are compared, by default those of STEPS.
+    """
+    number = DOCUMENTS[module].number
+    recording = lockstep.load(GOLDEN / number / f"lockstep-{precision}.json")
+    data = datasets.load(program(module).dataset, quiet=True)
+    return verify(program(module), recording, data, steps or STEPS[module]).first_bad_step
+
+
+# --- Mistakes of every size -----------------------------------------------------------------------
+
+
+def smallest_found(module: str, precision: str, kind: str) -> dict[str, int | None]:
+    """The largest k, 0 for none, for which one part in 10^k is found, and the step.
+
+    Twice the size is never harder to find, so the k is searched by halving.
+    """
+    found = {"k": 0, "step": None}
+    low, high = 0, SMALLEST + 1
+    while high - low > 1:
+        k = (low + high) // 2
+        with planted(GRADED[kind](module, 1 + 10.0**-k)), eager():
+            step = first_rejected(module, precision)
+        if step is None:
+            high = k
+        else:
+            low, found = k, {"k": k, "step": step}
+    return found
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Runs what is compiled otherwise step by step, which is faster for a few steps."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+# --- Changes that must pass -----------------------------------------------------------------------
+
+
+@contextmanager
+def other_compiler(module: str) -> Iterator[None]:
+    """XLA where the module does without, and no XLA where it has it."""
+    port: Any = program(module)
+
+    def experiment(*args: Any) -> Any:
+        good = port.experiment(*args)
+        return dataclasses.replace(good, compile_with_xla=not good.compile_with_xla)
+
+    other = dataclasses.replace(port, experiment=experiment)
+    with mock.patch.object(importlib.import_module(f"reproductions.{module}"), "PROGRAM", other):
+        yield
+
+
+@contextmanager
+def other_exponential(module: str) -> Iterator[None]:
+    """exp(v) as sqrt(exp(2 v)), wherever the module computes one."""
+
+    class Tensorflow:
+        exp = staticmethod(lambda v: real.sqrt(real.exp(2 * v)))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    python_module = importlib.import_module(f"reproductions.{module}")
+    real = python_module.tf
+    with mock.patch.object(python_module, "tf", Tensorflow()):
+        yield
+
+
+def other_order(module: str) -> AbstractContextManager[None]:
+    """The mean of each term added up, for the mean of their sum."""
+
+    def total(losses: Losses) -> tf.Tensor:
+        kl = tf.reduce_mean(losses.kl)
+        if module in ("mlp_vae", "tfp_cvae"):  # which add a sum and a mean
+            return tf.reduce_sum(losses.reconstruction) + (kl if module == "mlp_vae" else kl + kl)
+        return tf.reduce_mean(losses.reconstruction) + kl
+
+    return planted(reduced(module, "the terms' means, added", total))
+
+
+HARMLESS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
+    "without a graph (eager)": lambda module: eager(),
+    "XLA on for off, off for on": other_compiler,
+    "exp(v) as sqrt(exp(2v))": other_exponential,
+    "another order of the sums": other_order,
+}
+ENVIRONMENTS = {
+    "one thread": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+    "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+}
+
+
+def harmless(module: str, precision: str, change: str) -> int | None:
+    """The step at which a harmless change is rejected: None, or the rule is too strict."""
+    if change in ENVIRONMENTS:
+        spawn = multiprocessing.get_context("spawn")
+        with (
+            mock.patch.dict(os.environ, ENVIRONMENTS[change]),
+            ProcessPoolExecutor(1, mp_context=spawn) as process,
+        ):
+            return process.submit(first_rejected, module, precision).result()
+    with HARMLESS[change](module):
+        return first_rejected(module, precision)
+
+
+# --- The results ----------------------------------------------------------------------------------
+
+
+def make(modules: Sequence[str], path: Path = RESULTS) -> None:
+    """Makes what the file does not have yet."""
+    content = load(path)
+    for module in modules:
+        for precision in lockstep.FLOOR:
+            for part, kinds, measure in (
+                ("smallest mistake found", GRADED, smallest_found),
+                ("harmless changes", [*HARMLESS, *ENVIRONMENTS], harmless),
+            ):
+                entries = content.setdefault(part, {}).setdefault(module, {})
+                entries = entries.setdefault(precision, {})
+                for kind in kinds:
+                    if kind in entries:
+                        continue
+                    entries[kind] = measure(module, precision, kind)
+                    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                    print(module, precision, kind, entries[kind], flush=True)
+
+
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    """The results: part -> module -> precision -> kind -> what was found."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+# --- What they say --------------------------------------------------------------------------------
+
+
+def mistakes_table(results: dict[str, Any] | None = None) -> list[list[str]]:
+    """A row for each module and kind of mistake: the smallest that is found, and at which step."""
+    found = (load() if results is None else results)["smallest mistake found"]
+    return [
+        [f"`{module}`", kind, *(_smallest(found[module][p][kind]) for p in lockstep.FLOOR)]
+        for module in found
+        for kind in GRADED
+    ]
+
+
+def _smallest(entry: dict[str, int | None]) -> str:
+    """1e-7 at step 3."""
+    return "none" if entry["step"] is None else f"1e-{entry['k']:02d} at step {entry['step']}"
+
+
+def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
+    """A row for each harmless change: the modules that it passes in, for each precision."""
+    found = (load() if results is None else results)["harmless changes"]
+    rows = []
+    for change in [*HARMLESS, *ENVIRONMENTS]:
+        cells = []
+        for precision in lockstep.FLOOR:
+            steps = {m: found[m][precision][change] for m in found}
+            refused = [f"`{m}` at step {n}" for m, n in steps.items() if n is not None]
+            passed = f"accepted, {len(steps) - len(refused)} of {len(steps)}"
+            cells.append("; ".join([passed, *refused]))
+        rows.append([change, *cells])
+    return rows
+
+
+def picture(results: dict[str, Any]) -> Figure:
+    """The smallest mistake that each precision finds, for each module and kind of mistake."""
+    from matplotlib.figure import Figure
+
+    found = results["smallest mistake found"]
+    rows = [(module, kind) for module in found for kind in GRADED]
+    figure = Figure(figsize=(8, 0.3 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for precision, colour in zip(lockstep.FLOOR, ("tab:orange", "tab:blue"), strict=True):
+        entries = [found[module][precision][kind] for module, kind in rows]
+        seen = [(10.0 ** -e["k"], y) for y, e in enumerate(entries) if e["step"] is not None]
+        x, y = zip(*seen, strict=True)
+        axes.plot(x, y, "o", color=colour, label=precision)
+    axes.set_xscale("log")
+    axes.set_xlim(2, 0.5 * 10.0**-SMALLEST)
+    axes.set_yticks(range(len(rows)), [f"{module}: {kind}" for module, kind in rows])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("smallest relative mistake that the lockstep rejects (smaller to the right)")
+    axes.legend(loc="lower left")
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m reproductions.evidence.sharpness")
+    parser.add_argument("modules", nargs="*", help="default: all that have a recording")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path, help="where to draw the results")
+    options = parser.parse_args(argv)
+    make(options.modules or [document.module for document in RECORDED], options.results)
+    results = load(options.results)
+    for line in mistakes_table(results) + harmless_table(results):
+        print(" | ".join(line))
+    if options.picture:
+        picture(results).savefig(options.picture, dpi=120)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Planted mistakes change what they say, and whole runs of them are compared rightly."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.chance import Seeded
+from common.datasets import Dataset
+from common.training import Experiment, Losses, fit
+from reproductions import program
+from reproductions.evidence import dose_response, kept
+from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.mistakes import (
+    EPSILON,
+    OPTIMIZER,
+    epsilon,
+    kl_weight,
+    learning_rate,
+    planted,
+)
+
+MODULES = [document.module for document in RECORDED]
+FACTOR = 1.5
+SAME = 1e-12  # relative, of double-precision sums in another order
+SHIFT = 1.1  # of all losses of made-up runs: far beyond the margin
+
+
+def built(module: str, sample: Callable[[str], Dataset]) -> Experiment:
+    port: Any = program(module)
+    return port.experiment(port.config(), sample(port.dataset), Seeded(0), "float64")
+
+
+def losses_of(experiment: Experiment) -> Losses:
+    """Of the first images, with weights that are spread out so that the KL counts."""
+    for i, variable in enumerate(experiment.variables):
+        variable.assign(0.1 * np.random.RandomState(i).standard_normal(variable.shape))
+    eps = np.random.RandomState(0).standard_normal([20, experiment.latent_dim])
+    return experiment.loss(experiment.images[:20], experiment.labels[:20], eps)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(
+    module: str, sample: Callable[[str], Dataset]
+) -> None:
+    good = built(module, sample).optimizer
+    assert good.epsilon == EPSILON[module]  # type: ignore[attr-defined]
+    assert type(good).__name__ == OPTIMIZER[module]
+    with planted(learning_rate(module, FACTOR)):
+        assert built(module, sample).optimizer.learning_rate == FACTOR * good.learning_rate
+    with planted(epsilon(module, FACTOR)):
+        wrong = built(module, sample).optimizer
+        assert wrong.epsilon == FACTOR * EPSILON[module]  # type: ignore[attr-defined]
+        assert wrong.learning_rate == good.learning_rate
+    again = built(module, sample).optimizer
+    assert (again.learning_rate, again.epsilon) == (good.learning_rate, good.epsilon)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_weight_of_the_kl_changes_the_kl_in_the_loss_alone(
+    module: str, sample: Callable[[str], Dataset]
+) -> None:
+    good = losses_of(built(module, sample))
+    with planted(kl_weight(module, 1.0)):
+        np.testing.assert_allclose(losses_of(built(module, sample)).loss, good.loss, rtol=SAME)
+    with planted(kl_weight(module, FACTOR)):
+        wrong = losses_of(built(module, sample))
+    count = 2 if module == "tfp_cvae" else 1  # times that the document adds the mean KL
+    more = count * (FACTOR - 1) * np.mean(good.kl)
+    np.testing.assert_allclose(float(wrong.loss) - float(good.loss), more, rtol=1e-9)
+    np.testing.assert_array_equal(wrong.kl, good.kl)
+
+
+def test_every_mistake_replaces_a_name_that_its_module_has() -> None:
+    for mistake in dose_response.MISTAKES:
+        module = importlib.import_module(f"reproductions.{mistake.module}")
+        good = getattr(module, mistake.name)
+        with planted(mistake):
+            assert getattr(module, mistake.name) is not good
+        assert getattr(module, mistake.name) is good
+
+
+class NoCheckpoints:
+    """Nowhere."""
+
+    def save(self, *_: Any) -> None:
+        pass
+
+    def latest(self) -> None:
+        return None
+
+
+def test_a_whole_run_is_the_one_that_training_makes(
+    sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port: Any = program("rmsprop_vae")
+    short = dataclasses.replace(port, config=partial(port.config, steps=250))
+    monkeypatch.setattr(dose_response, "program", lambda module: short)
+    data = sample("mnist")
+    progress = fit(port.experiment(short.config(), data, Seeded(3)), NoCheckpoints())
+    rows = dose_response.whole_run("rmsprop_vae", data, 3)
+    assert len(rows) == 3
+    np.testing.assert_allclose(rows, [row["loss"] for row in progress.rows], rtol=1e-6)
+
+
+def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
+    document = DOCUMENTS["rmsprop_vae"]
+    original = kept.original_curves(document.number, document.curves[0].recorded)
+    found_at = {"float32": 2, "float64": 1}
+    made_up = {
+        "learning rate × 1.03": {seed: list(c) for seed, c in enumerate(original)},
+        "learning rate × 1.1": {seed: list(SHIFT * c) for seed, c in enumerate(original)},
+        "KL × 0.5": {0: [600.0], **{s: list(c) for s, c in enumerate(original, start=1)}},
+    }
+    results = {
+        "rmsprop_vae": {
+            what: {"found_at": found_at, "runs": runs} for what, runs in made_up.items()
+        }
+    }
+    right, same, shifted, stopped = dose_response.rows(results)
+    assert right.found_at is None
+    assert same.accepted
+    assert same.p > 0.99
+    assert not shifted.accepted
+    assert shifted.final.difference == pytest.approx(SHIFT - 1)
+    assert shifted.p < 0.01
+    assert stopped.stopped == 1
+    assert not stopped.accepted
+    table = dose_response.table(results)
+    assert [row[-3:] for row in table[1:3]] == [["accepted", "2", "1"], ["rejected", "2", "1"]]

@@ -1,0 +1,55 @@
+"""How sharp the lockstep is: mistakes of every size, and harmless changes, which must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from common.datasets import Dataset
+from reproductions import program
+from reproductions.evidence import sharpness
+from reproductions.evidence.documents import RECORDED
+
+STEPS = 4  # of the checks made here; `sharpness.json` has those over more steps
+MODULES = [document.module for document in RECORDED]
+
+
+@pytest.mark.parametrize("change", sharpness.HARMLESS)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("module", MODULES)
+def test_a_harmless_change_passes(
+    module: str, precision: str, change: str, whole: Callable[[str], Dataset]
+) -> None:
+    whole(program(module).dataset)  # or the test is skipped
+    with sharpness.HARMLESS[change](module):
+        assert sharpness.first_rejected(module, precision, STEPS) is None
+
+
+@pytest.mark.parametrize("smallest", [0, 1, 7, 15])
+def test_the_smallest_mistake_is_searched_by_halving(
+    smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[float] = []
+
+    def graded(module: str, factor: float) -> sharpness.Mistake:
+        sizes.append(factor - 1)
+        return sharpness.Mistake(module, "", "PIXELS", lambda good: good)
+
+    def first_rejected(module: str, precision: str) -> int | None:
+        return 3 if sizes[-1] > 0.5 * 10.0**-smallest else None
+
+    monkeypatch.setattr(sharpness, "GRADED", {"a kind": graded})
+    monkeypatch.setattr(sharpness, "first_rejected", first_rejected)
+    found = sharpness.smallest_found("mlp_vae", "float64", "a kind")
+    assert found == {"k": smallest, "step": 3 if smallest else None}
+
+
+def test_the_kept_results_hold_what_is_claimed_of_them() -> None:
+    results = sharpness.load()
+    for module in MODULES:
+        for precision in ("float32", "float64"):
+            changes = results["harmless changes"][module][precision]
+            assert set(changes) == {*sharpness.HARMLESS, *sharpness.ENVIRONMENTS}
+            assert set(changes.values()) == {None}
+            assert set(results["smallest mistake found"][module][precision]) == {*sharpness.GRADED}
