@@ -78,6 +78,11 @@ def make_page(reference: Path, *own: Path) -> str:
     return render(collect(reference, [(run, True) for run in own]), TEMPLATE)
 
 
+def shown(page: str) -> str:
+    """A page without the phrases for its Chinese, which follow what it shows."""
+    return page.partition('<script type="application/json" class="phrases">')[0]
+
+
 def pixels(picture: pictures.Picture) -> np.ndarray:
     data = base64.b64decode(picture["src"].partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(data)).convert("L"))
@@ -427,23 +432,26 @@ def test_page_is_whole(reference):
     ids = outline.values("id")
     assert ids == ["overview", *MODULES]
     assert {link[1:] for link in outline.values("href") if link.startswith("#")} == set(ids)
+    live = {link for link in outline.values("href") if link.startswith("explorer.html#")}
+    assert live == {f"explorer.html#{module}" for module in MODULES}
     assert len([a for t, a in outline.elements if t == "img"]) >= 6 * 3
     for tag, attributes in outline.elements:
         if tag == "img":
             assert {"alt", "width", "height"} <= set(attributes)
     for module in MODULES:
         assert f"<code>python -m reproductions.{module}</code>" in page
-    assert page.count("equal to 15 digits over 10 steps") == 5
-    assert "described without a program" in page
+    assert shown(page).count("equal to 15 digits over 10 steps") == 5
+    assert "described without a program" in shown(page)
     assert "2961.34" not in page.replace(",", "") or "2,961.34" in page
-    assert "No run yet" not in page
+    assert "No run yet" not in shown(page)
 
 
 def test_page_fetches_nothing(reference):
     page = make_page(reference)
     outline = Outline(page)
     assert all(v.startswith("data:image/webp;base64,") for v in outline.values("src"))
-    assert all(v.startswith("#") or v == "data:," for v in outline.values("href"))
+    links = [v.partition("#")[0] for v in outline.values("href")]
+    assert set(links) == {"", "data:,", "explorer.html"}
     assert not re.search(r"url\(|@import|https?:", page)
     script = next(s for s in outline.scripts if "use strict" in s)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -489,7 +497,7 @@ def test_a_run_shows_what_it_is_worth(tmp_path):
     page = make_page(tmp_path, run)
     assert "<td>144.02<td>13.21<td>−157.23<td>–" in page, "log-likelihood: not known"
     assert "<td>100%<td>25%<td>0%" in page
-    assert page.count("The test set, nats per image") == 1, "of runs without figures nothing"
+    assert shown(page).count("The test set, nats per image") == 1, "of runs without figures nothing"
 
 
 def test_json_cannot_end_its_script():
@@ -500,19 +508,19 @@ def test_json_cannot_end_its_script():
 
 def test_page_without_any_run(tmp_path):
     page = make_page(tmp_path)
-    assert page.count("No run yet: the command above makes one.") == len(MODULES)
-    assert page.count("No verdict is stored.") == len(MODULES) - 1
+    assert shown(page).count("No run yet: the command above makes one.") == len(MODULES)
+    assert shown(page).count("No verdict is stored.") == len(MODULES) - 1
     assert (
         page.count("<code>python -m reproductions.evidence.full_runs --renew tfp_cvae</code>") == 1
     )
-    assert page.count("<em>no run yet</em>") == len(MODULES) - 1
+    assert shown(page).count("<em>no run yet</em>") == len(MODULES) - 1
 
 
 def test_page_without_the_package(tmp_path):
     """Neither modules nor recordings: what the catalogue says is left."""
     make_run(tmp_path / "reference" / "tfp_cvae", "tfp_cvae")
     page = render(collect(tmp_path / "reference", [], tmp_path, tmp_path), TEMPLATE)
-    assert "Beside the original" not in page
+    assert "Beside the original" not in shown(page)
     assert Outline(page).values("id") == ["overview", *MODULES]
 
 
@@ -650,3 +658,26 @@ def test_page_without_javascript_is_one_long_page(tmp_path, reference):
         assert browser.evaluate(SHOWN) == ["overview", *MODULES]
         controls = "[...document.querySelectorAll('button, input')].filter(e => e.offsetHeight)"
         assert browser.evaluate(f"{controls}.length") == 0
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_page_in_chinese(tmp_path, reference):
+    page = tmp_path / "gallery.html"
+    page.write_text(make_page(reference))
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(page.as_uri())
+        texts = (
+            "written.map(([english]) => [english, word(english)])"
+            ".filter(([, shown]) => /[a-z]{3,} [a-z]{2,} [a-z]{2,}/.test(shown))"
+        )
+        browser.click("[data-language=zh]")
+        assert browser.evaluate("document.querySelector('h1').textContent") == (
+            "六个变分自编码器的重现"
+        )
+        assert browser.evaluate(texts) == [], "nothing but what the docstrings say is in English"
+        browser.evaluate("location.hash = 'rmsprop_vae'")
+        output = "document.querySelector('#rmsprop_vae output').textContent"
+        assert browser.evaluate(output) == "第 300 步"
+        browser.click("[data-language=en]")
+        assert browser.evaluate(output) == "step 300"
+        assert browser.complaints() == []

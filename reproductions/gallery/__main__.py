@@ -64,7 +64,9 @@ def _make(options: argparse.Namespace) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.output, text)
     count = sum(len(view["runs"]) for view in page["modules"])
-    print(f"{options.output}: {count} runs, {len(text.encode()) / 2**20:.1f} MiB")
+    print(
+        f"{options.output}: {count} run{'s' * (count != 1)}, {len(text.encode()) / 2**20:.1f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.evaluation import DRAWN
@@ -37,15 +40,16 @@ CAPTIONS = {
     "manifold": "The plane of codes, decoded",
     "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
     "class-9": "Asked for a 9: the codes around the prior mean of class 9, decoded",
-    "samples": "Samples",
-    "latent": "Where the encoder puts the test images",
-    "reconstructions": "Test images and what becomes of them",
+    "samples": "Drawn from the prior: what the model invents",
+    "latent": "Where the encoder puts the test images: a dot for each, coloured by its class",
+    "reconstructions": "Test images above, below each what the decoder makes of its code",
 }
 PROOF_COLUMNS = (
     "precision", "verdict", "steps", "digits at step 1", "by 10", "by 100",
     "largest relative difference",
 )  # fmt: skip
 WHOLE_RUN_COLUMNS = ("figure", "verdict", "reference (seeds)", "original (seeds)", "difference")
+PHRASES = Path(__file__).with_name("zh.json")  # English -> Chinese
 FILM_WIDTH = 560  # pixels on the page: frames are magnified by whole numbers up to this
 
 
@@ -58,13 +62,15 @@ def render(page: Page, template: str) -> str:
     """
     views = page["modules"]
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    digest = hashlib.sha256(script[1].encode() if script else b"").digest()
+    text = string.Template(script[1] if script else "").substitute()
+    digest = hashlib.sha256(text.encode()).digest()
     sections = [
         _module(view, views[i - 1] if i else None, views[i + 1] if i + 1 < len(views) else None)
         for i, view in enumerate(views)
     ]
     return string.Template(template).substitute(
         script_hash=base64.b64encode(digest).decode(),
+        phrases=script_json(json.loads(PHRASES.read_text(encoding="utf-8"))),
         navigation="\n".join(_navigation(view) for view in views),
         cards="\n".join(_card(view) for view in views),
         modules="\n".join(sections),
@@ -99,7 +105,7 @@ def _badge(view: ModuleView) -> str:
         digits = [v.get("digits") for v in verdicts if v.get("precision") == "float64"]
         best = digits[0].get("10") if digits and isinstance(digits[0], dict) else None
         if isinstance(best, (int, float)):
-            return f"<em class=good>equal to {best:.0f} digits over 10 steps</em>"
+            return f"<em class=good>equal to {math.floor(best)} digits over 10 steps</em>"
         return "<em class=good>equal to the original</em>"
     if view["document"].unrecorded:
         return "<em>described without a program</em>"
@@ -131,6 +137,8 @@ def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | Non
             f"<p class=lead>{prose(capital(what))}</p>",
             f"<p>{prose(text.get('trains', ''))}</p>{source}",
             _command(f"python -m reproductions.{document.module}"),
+            f'<p><a href="explorer.html#{escaped(document.module)}">Try it live in the explorer'
+            "</a></p>",
             "</header>",
             _curves(view),
             _compared(view),
@@ -163,7 +171,11 @@ def _curves(view: ModuleView) -> str:
             for i, run in enumerate(runs)
         ]
         if any(c.points for c in curves):
-            small = chart(curves, x_name, f"{name}, nats per image", size=(420, 300))
+            squared = (
+                column == "reconstruction" and program(document.module).likelihood == "gaussian"
+            )
+            unit = "½ squared error per image" if squared else "nats per image"
+            small = chart(curves, x_name, f"{name}, {unit}", size=(420, 300))
             parts.append(small)
     sentences = "".join(
         f"<li><b>{escaped(run['name'])}{quick_note(run)}.</b> {escaped(sentence)}</li>"
@@ -198,7 +210,14 @@ def _compared(view: ModuleView) -> str:
         "Another seed turns and mirrors the plane of codes, so the same digits lie elsewhere: what"
         " is to be compared is how they look."
     )
-    return f"<h3>Beside the original</h3><p>{note}</p>{''.join(rows)}"
+    greys = (
+        "Both sheets are drawn from their darkest value to their brightest, as the document's"
+        " program does it; the output of this model is not confined to 0 … 1, so the background of"
+        " one is not as grey as the other's."
+    )
+    linear = program(view["document"].module).likelihood == "gaussian"
+    more = f"<p>{greys}</p>" if linear else ""
+    return f"<h3>Beside the original</h3><p>{note}</p>{more}{''.join(rows)}"
 
 
 def _run(view: ModuleView, run: RunView) -> str:
