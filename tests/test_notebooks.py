@@ -146,6 +146,7 @@ def test_a_changed_loss_is_noticed_by_the_last_cell(whole: Callable[[str], Datas
     assert "step 2: loss" in said  # at step 1 the KL is next to nothing
 
 
+@pytest.mark.long
 def test_a_notebook_runs_as_in_jupyter(whole: Callable[[str], Dataset]) -> None:
     pytest.importorskip("nbclient")
     whole("mnist")  # or skip
