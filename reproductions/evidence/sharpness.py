@@ -157,6 +157,8 @@ HARMLESS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "exp(v) as sqrt(exp(2v))": other_exponential,
     "another order of the sums": other_order,
 }
+# XLA cannot compile TFP's fill-triangular: "Reading input as constant from a dynamic tensor".
+IMPOSSIBLE = {("tfp_cvae", "XLA on for off, off for on")}
 ENVIRONMENTS = {
     "one thread": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
@@ -191,7 +193,7 @@ def make(modules: Sequence[str], path: Path = RESULTS) -> None:
                 entries = content.setdefault(part, {}).setdefault(module, {})
                 entries = entries.setdefault(precision, {})
                 for kind in kinds:
-                    if kind in entries:
+                    if kind in entries or (module, kind) in IMPOSSIBLE:
                         continue
                     entries[kind] = measure(module, precision, kind)
                     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -228,7 +230,7 @@ def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
     for change in [*HARMLESS, *ENVIRONMENTS]:
         cells = []
         for precision in lockstep.FLOOR:
-            steps = {m: found[m][precision][change] for m in found}
+            steps = {m: found[m][precision][change] for m in found if (m, change) not in IMPOSSIBLE}
             refused = [f"`{m}` at step {n}" for m, n in steps.items() if n is not None]
             passed = f"accepted, {len(steps) - len(refused)} of {len(steps)}"
             cells.append("; ".join([passed, *refused]))
