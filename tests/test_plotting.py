@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from common.pictures import grid_codes, normal_quantiles
 from common.program import usual_pictures
 from common.training import Progress, Row
 from reproductions import conv_vae, elbo_cvae, mlp_cvae, mlp_vae, rmsprop_vae, tfp_cvae
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-ROOT = Path(__file__).parent.parent
 SIDE = 28  # pixels along a side of an image
 FLOAT32 = 1e-6  # codes and pixels pass through float32; 1.2e-7 measured
 QUANTILES = stats.norm.ppf(np.linspace(0.05, 0.95, 15))
@@ -343,6 +343,7 @@ class ShowsCode:
         return images
 
 
+@functools.cache
 def data() -> Dataset:
     """A small data set of noise; MLPs hold the first 5,000 training images back."""
     random = np.random.RandomState(0)
@@ -390,6 +391,7 @@ def progress() -> Progress:
     return Progress(step=2, losses=np.ones([2, 3]), rows=rows, frames=frames)
 
 
+@functools.cache
 def pictures_of(module: Any) -> tuple[Any, dict[str, Any]]:
     """(experiment, pictures) of a module whose decoder shows its code."""
     settings: dict[Any, dict[str, Any]] = {

@@ -462,8 +462,10 @@ def _place(recording: Recording, tile: int) -> str:
     """Where an image stands, in words."""
     if recording.words["document"] == "002":
         return f"epoch {tile // 16}, image {tile % 16 + 1} of 16"
-    side = recording.words["shapes"][-1][0] // SIDE
-    picture, image = divmod(tile, side * side)
+    canvases = sum(call.startswith("imshow") for call in recording.words["calls"])
+    images = len(recording.numbers["tiles"]) // canvases
+    side = int(images**0.5)
+    picture, image = divmod(tile, images)
     return f"picture {picture + 1}: row {image // side + 1}, column {image % side + 1}"
 
 

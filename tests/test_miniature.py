@@ -1,0 +1,244 @@
+"""The whole program in miniature: the ports print and draw what the originals did, to the end.
+
+And the controls: a mistake in what a module evaluates, prints or draws, made on purpose, is found,
+on the rung that it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from common import chance, plotting
+from common.datasets import Dataset
+from common.errors import BadInput
+from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
+from reproductions.evidence import miniature
+
+Patch = Callable[[pytest.MonkeyPatch], object]
+RECORDINGS = sorted(GOLDEN.glob("*/miniature-*.json"))
+NUMBERS = {  # printed or in History; of images
+    "mlp_vae": (18, 225),
+    "conv_vae": (60, 225),
+    "elbo_cvae": (100, 1616),
+    "rmsprop_vae": (1, 400),
+    "tfp_cvae": (30, 450),
+}
+
+
+def module_of(recording: miniature.Recording) -> str:
+    numbers = {"000": "mlp_vae", "001": "conv_vae", "002": "elbo_cvae", "003": "rmsprop_vae"}
+    return numbers.get(recording.words["document"], "tfp_cvae")
+
+
+def test_every_document_has_its_miniatures() -> None:
+    found = [
+        (load.words["document"], load.words["precision"])
+        for load in map(miniature.load, RECORDINGS)
+    ]
+    expected = [(f"00{k}", precision) for k in range(5) for precision in ("float32", "float64")]
+    assert found == expected
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda p: f"{p.parent.name}-{p.stem[10:]}")
+def test_the_port_prints_and_draws_what_the_original_did(
+    path: Path, whole: Callable[[str], Dataset]
+) -> None:
+    recording = miniature.load(path)
+    module = module_of(recording)
+    port = program(module)
+    ours = miniature.replay(port, recording, whole(port.dataset))
+    entry = miniature.as_entry(module, recording, ours)
+    assert entry["problems"] == []
+    if recording.words["precision"] == "float64":  # in float32 001 is beyond its horizon by then
+        assert (entry["numbers"], entry["images"]) == NUMBERS[module]
+        assert entry["largest_difference"] < 1e-12
+        assert entry["largest_of_a_pixel"] < 1e-12
+
+
+# --- Controls that must fail ----------------------------------------------------------------------
+
+
+class Control(NamedTuple):
+    """A mistake, and the rung on which it must be found."""
+
+    module: str
+    mistake: str
+    patch: Patch
+    rung: str
+
+
+def set_to(target: Any, name: str, value: Any) -> Patch:
+    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
+
+
+def changed(target: Any, name: str, change: Callable[[Any], Any]) -> Patch:
+    """What a function returns, changed."""
+    good = getattr(target, name)
+    return set_to(target, name, lambda *args, **options: change(good(*args, **options)))
+
+
+def mean_cost(progress: Any) -> str | None:
+    """mlp_vae's line with the mean cost of the epoch for the last batch's."""
+    row = progress.rows[-1]
+    if (row["epoch"] - 1) % 3:
+        return None
+    return f"epoch: {row['epoch']:04d} cost= {row['loss']:.9f}"
+
+
+def other_validation(module: Any, value: Callable[[Any], float]) -> Patch:
+    """val_loss computed in another way from the validation's losses."""
+
+    class Wrong(module.Validation):  # type: ignore[name-defined, misc]
+        def __call__(self, eps: np.ndarray) -> Any:
+            return super().__call__(eps)._replace(**value(super().__call__(eps)))
+
+    return set_to(module, "Validation", Wrong)
+
+
+def of_training_images(module: Any) -> Patch:
+    """Validates on training images."""
+
+    class Wrong(module.Validation):  # type: ignore[name-defined, misc]
+        def __init__(self, loss: Any, data: Dataset, batch_size: int, dtype: str) -> None:
+            n = len(data.test_images)
+            super().__init__(
+                loss,
+                Dataset(
+                    data.name, data.class_names, data.train_images, data.train_labels,
+                    data.train_images[:n], data.train_labels[:n],
+                ),
+                batch_size, dtype,
+            )  # fmt: skip
+
+    return set_to(module, "Validation", Wrong)
+
+
+def with_training_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        chance.Miniature,
+        "validation_noise",
+        lambda self, k, shape: np.resize(self.noise(0, (100, 2)), shape),
+    )
+
+
+def of_other_images(results: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`results` of training images, which are given as the test set."""
+
+    def wrong(experiment: Any) -> Any:
+        data, n = experiment.data, len(experiment.data.test_images)
+        other = dataclasses.replace(
+            data, test_images=data.train_images[:n], test_labels=data.train_labels[:n]
+        )
+        return results(dataclasses.replace(experiment, data=other))
+
+    return wrong
+
+
+def shifted_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = plotting.latent_scatter
+    monkeypatch.setattr(
+        plotting, "latent_scatter", lambda z, labels, *rest: good(z, np.roll(labels, 1), *rest)
+    )
+
+
+def flipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = plotting.manifold
+    monkeypatch.setattr(
+        plotting, "manifold", lambda images, *rest, **k: good(images[::-1], *rest, **k)
+    )
+
+
+def other_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = tfp_cvae.class_means
+    monkeypatch.setattr(tfp_cvae, "class_means", lambda model: np.roll(good(model), 1, axis=0))
+
+
+EVALUATION, PICTURES = "evaluation", "pictures"
+UNIFORM = lambda n: np.linspace(-1.6, 1.6, n)  # noqa: E731
+CONTROLS = [
+    Control("mlp_vae", "axes of the grid swapped",
+            changed(mlp_vae, "grid_codes", lambda z: z[..., ::-1]), PICTURES),
+    Control("mlp_vae", "rows flipped", flipped, PICTURES),
+    Control("mlp_vae", "evenly spaced codes for quantiles",
+            set_to(mlp_vae, "normal_quantiles", UNIFORM), PICTURES),
+    Control("mlp_vae", "Greys for Greys_r", set_to(mlp_vae, "CMAP", "Greys"), PICTURES),
+    Control("mlp_vae", "a sigmoid too many",
+            changed(mlp_vae, "pictures_of", lambda x: 1 / (1 + np.exp(-x))), PICTURES),
+    Control("mlp_vae", "every second epoch printed", set_to(mlp_vae, "PRINT_EVERY", 2), EVALUATION),
+    Control("mlp_vae", "the mean cost for the last batch's",
+            set_to(mlp_vae, "report", mean_cost), EVALUATION),
+    Control("mlp_vae", "4,999 images held back", set_to(mlp_vae, "HELD_BACK", 4_999), "data"),
+    Control("mlp_vae", "pixels divided by 256",
+            set_to(mlp_vae, "PIXEL_SCALE", np.float32(1 / 256)), "data"),
+    Control("mlp_vae", "the tail of a pass dropped",
+            lambda m: m.setattr(chance.Miniature, "batches", chance.Recorded.batches),
+            "later steps"),
+    Control("mlp_vae", "ten times the learning rate",
+            set_to(mlp_vae, "TF1Adam", lambda v, rate: TF1_ADAM(v, 10 * rate)), "update"),
+    Control("conv_vae", "validation without the KL",
+            other_validation(conv_vae, lambda v: {"kl": np.zeros_like(v.kl)}), EVALUATION),
+    Control("conv_vae", "validation on training images", of_training_images(conv_vae), EVALUATION),
+    Control("conv_vae", "validation with the training's noise", with_training_noise, EVALUATION),
+    Control("conv_vae", "labels of other points", shifted_labels, PICTURES),
+    Control("conv_vae", "no sigmoid",
+            changed(conv_vae, "pictures_of", lambda p: np.log(p) - np.log1p(-p)), PICTURES),
+    Control("rmsprop_vae", "rows not flipped", flipped, PICTURES),
+    Control("rmsprop_vae", "quantiles for evenly spaced codes",
+            set_to(rmsprop_vae, "GRID", np.linspace(-2, 2, 20)), PICTURES),
+    Control("rmsprop_vae", "the loss of step 2 printed as that of step 1",
+            set_to(rmsprop_vae, "report", lambda p: f"Step 1, Loss: {p.losses[1, 0]:f}"),
+            EVALUATION),
+    Control("elbo_cvae", "the training's ELBO for the test's",
+            of_training_images(elbo_cvae), EVALUATION),
+    Control("elbo_cvae", "GIF rule off by one",
+            changed(elbo_cvae, "document_frames", lambda kept: [k + 1 for k in kept]), PICTURES),
+    Control("elbo_cvae", "pictures darker by a grey level",
+            changed(elbo_cvae, "pictures_of", lambda p: p * 254 / 255), PICTURES),
+    Control("tfp_cvae", "class mean of the next digit", other_digit, PICTURES),
+    Control("tfp_cvae", "mean over images for mean over batches",
+            other_validation(tfp_cvae, lambda v: {"loss": v.loss[:1]}), EVALUATION),
+]  # fmt: skip
+TF1_ADAM = mlp_vae.TF1Adam
+SLOW = ("elbo_cvae", "tfp_cvae")
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        pytest.param(
+            c, id=f"{c.module}: {c.mistake}", marks=[pytest.mark.long] * (c.module in SLOW)
+        )
+        for c in CONTROLS
+    ],
+)
+def test_a_mistake_is_found_on_its_rung(
+    control: Control, whole: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = program(control.module)
+    [(_, recording)] = miniature.find(GOLDEN, [control.module], "float64")
+    control.patch(monkeypatch)
+    ours = miniature.replay(port, recording, whole(port.dataset))
+    found = miniature.compare(recording, ours)
+    assert found, "passed"
+    assert found[0].rung == control.rung, found[0]
+
+
+def test_a_result_of_training_images_is_found(whole: Callable[[str], Dataset]) -> None:
+    port = program("mlp_vae")
+    wrong = dataclasses.replace(port, results=of_other_images(port.results))
+    [(_, recording)] = miniature.find(GOLDEN, ["mlp_vae"], "float64")
+    [found] = miniature.compare(recording, miniature.replay(wrong, recording, whole("mnist")))
+    assert str(found).startswith("evaluation: printed number 18")
+
+
+def test_a_damaged_miniature_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "miniature-float64.json"
+    path.write_text("{}")
+    with pytest.raises(BadInput, match="no whole miniature"):
+        miniature.load(path)
