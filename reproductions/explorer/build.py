@@ -20,7 +20,10 @@ from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 
 HERE = Path(__file__).parent
-SCRIPTS = ("networks.js", "payload.js", "nats.js", "pad.js", "plane.js", "app.js")
+SCRIPTS = (
+    "networks.js", "payload.js", "nats.js", "pad.js", "plane.js",
+    "base.js", "models.js", "show.js", "app.js",
+)  # fmt: skip
 LANGUAGES = ("en", "zh")
 TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.

@@ -1,5 +1,4 @@
 // Reconstruction and KL of one image, in nats: as the documents' programs compute them, and properly.
-
 const GAUSSIAN_CONSTANT = 392 * Math.log(2 * Math.PI); // of 784 pixels with variance 1
 
 const sum = (values, term) => values.reduce((total, value, i) => total + term(value, i), 0);
@@ -55,8 +54,7 @@ function natsOf(module, model, weight, image, q, z, decoded, priorMean) {
   const constant = formula.proper === "squared" ? GAUSSIAN_CONSTANT : 0;
   return {
     reconstruction: RECONSTRUCTIONS[formula.reconstruction](x, decoded),
-    kl: formula.kl === "closed" ? kl : sampledKl(q, priorMean, z),
-    weight,
+    kl: formula.kl === "closed" ? kl : sampledKl(q, priorMean, z), weight,
     properReconstruction: RECONSTRUCTIONS[formula.proper](x, decoded) + constant,
     properKl: kl,
   };

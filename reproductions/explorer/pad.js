@@ -1,7 +1,5 @@
 // Drawing a digit, and what MNIST's makers did to theirs: fit into 20 x 20, centre of mass in the middle.
-
-const PAD = 280; // pixels along a side
-const BRUSH = 26;
+const [PAD, BRUSH] = [280, 26]; // pixels along a side, and across a stroke
 
 // Ink 0 .. 1 in a square of this canvas, averaged over each pixel of a 28 x 28 picture.
 // left, top: of the square; scale: canvas pixels for one pixel of the picture.
@@ -31,10 +29,8 @@ function normalise(ink, centred) {
   let [left, right, top, bottom] = [PAD, -1, PAD, -1];
   ink.forEach((v, i) => {
     if (v < 0.1) return;
-    left = Math.min(left, i % PAD);
-    right = Math.max(right, i % PAD);
-    top = Math.min(top, Math.floor(i / PAD));
-    bottom = Math.max(bottom, Math.floor(i / PAD));
+    const [x, y] = [i % PAD, Math.floor(i / PAD)];
+    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
   });
   if (right < 0) return null;
   let picture = averaged(ink, 0, 0, PAD / 28);
@@ -50,8 +46,7 @@ function normalise(ink, centred) {
 function makePad(canvas, changed) {
   canvas.width = canvas.height = PAD;
   const context = canvas.getContext("2d", {willReadFrequently: true});
-  let last = null;
-  let waiting = false;
+  let [last, waiting] = [null, false];
 
   function ink() {
     const {data} = context.getImageData(0, 0, PAD, PAD);

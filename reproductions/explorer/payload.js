@@ -1,5 +1,4 @@
 // What build.py packed: deflated bytes as base64, sixteen-bit numbers with low and high bytes apart.
-
 async function inflate(text) {
   const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));

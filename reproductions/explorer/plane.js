@@ -1,5 +1,4 @@
 // A plane of codes: points, the prior, q(z|x), the document's grid, and the z that one drags.
-
 const REACH = 4; // of the view "prior", in standard deviations
 
 // host.scene() gives what there is to see, host.move(point) is told where z is dragged to,
@@ -9,9 +8,7 @@ function makePlane(canvas, host) {
   const points = document.createElement("canvas"); // they change seldom, z changes all the time
   const view = {x: 0, y: 0, half: REACH};
   const fingers = new Map();
-  let drawnFor = "";
-  let side = 0;
-  let ratio = 1;
+  let [drawnFor, side, ratio] = ["", 0, 1];
 
   const toX = (z) => ((z - view.x) / view.half + 1) * (side / 2);
   const toY = (z) => (1 - (z - view.y) / view.half) * (side / 2);
@@ -63,7 +60,7 @@ function makePlane(canvas, host) {
     }
     const colours = Array.from({length: 10}, (_, k) => colour(`class-${k}`));
     const asText = scene.numerals && near.length < 400; // near enough to tell them without colour
-    ctx.globalAlpha = asText ? 1 : scene.grid ? 0.75 : 0.6;
+    ctx.globalAlpha = asText ? 1 : scene.grid ? 0.3 : 0.6;
     ctx.font = "600 11px system-ui, sans-serif";
     const size = side < 260 ? 1.5 : 2.2;
     for (const [x, y, label] of near) {
@@ -143,9 +140,7 @@ function makePlane(canvas, host) {
     host.zoom(other ? apart(before) / apart(event) : 1, (from[0] - to[0]) / fingers.size,
       (from[1] - to[1]) / fingers.size);
   });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, (event) => fingers.delete(event.pointerId));
-  }
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (e) => fingers.delete(e.pointerId));
   canvas.addEventListener("wheel", (event) => {
     if (document.activeElement !== canvas) return; // else the wheel scrolls the page
     event.preventDefault();
