@@ -265,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_exit_4(
     on_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rmsprop_vae, "LOG_GUARD", float("nan"))
-    assert program("rmsprop_vae").main(["--steps", "3", "--hidden", "4"]) == 4
+    assert program("rmsprop_vae").main(["--steps", "3", "--hidden", "4", "--quiet"]) == 4
     text = complaint(capsys, "rmsprop_vae")
     assert "step 1 is nan" in text
     assert "learning rate 0.001" in text
