@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from common import datasets, plotting
 from common.errors import BadInput
@@ -178,9 +179,12 @@ def test_pictures_say_which_settings_are_not_the_documents_and_quiet_prints_noth
 ) -> None:
     notes = set()
     to_png = plotting.to_png
-    monkeypatch.setattr(
-        plotting, "to_png", lambda figure, note: (notes.add(note), to_png(figure, note))[1]
-    )
+
+    def noted(figure: Figure, note: str) -> bytes:
+        notes.add(note)
+        return to_png(figure, note)
+
+    monkeypatch.setattr(plotting, "to_png", noted)
     options = ["--epochs", "1", "--objective", "elbo", "--batch-size", "1000"]
     assert program("mlp_vae").main([*options, "--quiet"]) == 0
     assert notes == {"mlp_vae, 1 epochs, batch-size 1000, objective elbo, seed 0"}
@@ -246,7 +250,8 @@ def test_a_signal_before_and_after_the_training_is_one_line(
     number: signal.Signals, moment: str, on_sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = program("mlp_vae")
-    signalled = dataclasses.replace(port, **{moment: lambda *_: os.kill(os.getpid(), number)})
+    stop: Any = {moment: lambda *_: os.kill(os.getpid(), number)}
+    signalled = dataclasses.replace(port, **stop)
     handler = signal.getsignal(signal.SIGTERM)
     assert signalled.main([*SMALL, "--output", "my run", "--quiet"]) == 130
     line = complaint(capsys, "mlp_vae")
@@ -260,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_exit_4(
     on_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rmsprop_vae, "LOG_GUARD", float("nan"))
-    assert program("rmsprop_vae").main(["--steps", "3", "--hidden", "4"]) == 4
+    assert program("rmsprop_vae").main(["--steps", "3", "--hidden", "4", "--quiet"]) == 4
     text = complaint(capsys, "rmsprop_vae")
     assert "step 1 is nan" in text
     assert "learning rate 0.001" in text
@@ -281,12 +286,11 @@ def test_a_finished_run_can_be_loaded_again(mine: Path) -> None:
 
 
 def test_tensorboard_gets_the_history_and_the_samples(on_sample: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    reader = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(reader)
     arguments = [*SMALL, "--output", "mine", "--quiet", "--tensorboard"]
     assert program("mlp_vae").main(arguments) == 0
-    events = EventAccumulator("mine/tensorboard")
+    events = accumulator.EventAccumulator("mine/tensorboard")
     events.Reload()
     tags = events.Tags()
     assert {"loss", "reconstruction", "kl"} <= set(tags["tensors"])

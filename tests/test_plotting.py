@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.patches import Circle
 from PIL import Image
 from scipy import special, stats
 
@@ -189,6 +190,7 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
         "Posterior means of the 50 test images,\nand the prior N(0, 1) at 1 σ"
     ]
     [circle] = axes.patches
+    assert isinstance(circle, Circle)
     assert (circle.get_radius(), circle.get_center()) == (1.0, (0.0, 0.0))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
     assert bar.get_ylabel() == "class"
@@ -197,7 +199,6 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
 
 
 def test_latent_scatter_draws_the_priors_at_their_means_with_radius_one() -> None:
-    from matplotlib.patches import Circle
 
     means = np.random.RandomState(1).normal(0, 3, (10, 2))
     figure = plotting.latent_scatter(
@@ -472,7 +473,7 @@ def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> Non
     experiment = made(tfp_cvae, base_depth=2, digit=digit)
     means = tfp_cvae.class_means(experiment.model)
     assert np.ptp(means, axis=0).min() > 0.1  # the classes differ
-    pictures = tfp_cvae.pictures(shows_code(experiment), progress())
+    pictures: dict[str, Any] = tfp_cvae.pictures(shows_code(experiment), progress())
     expected = {8, 9} if digit is None else {digit}
     assert {k for k in pictures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
     for d in expected:
