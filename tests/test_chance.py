@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from common import chance
-from common.chance import Array, Batches, Recorded, Seeded, SeededInitializer, buffered_shuffle
+from common.chance import Batches, Recorded, Seeded, SeededInitializer, buffered_shuffle
 from common.lazy import tf
 
 SIGMAS = 5  # a sample's moment may stray this many of its standard errors; measured: 1.8 at most
@@ -24,7 +24,7 @@ BIG = 2**63 - 1  # the largest seed that the commands accept
 # --- Seeded ---------------------------------------------------------------------------------------
 
 
-Draw = Callable[[Seeded], Array]
+Draw = Callable[[Seeded], np.ndarray]
 
 
 def draws() -> dict[str, Draw]:
@@ -69,7 +69,7 @@ def test_seeds_purposes_and_indices_all_draw_differently() -> None:
 def test_neighbouring_steps_do_not_share_a_stretch_of_the_stream() -> None:
     """Were an index added to the counter's low word, step 1 would begin inside step 0."""
     seeded = Seeded(3)
-    streams: list[Callable[[int, tuple[int, ...]], Array]] = [seeded.noise, seeded.validation_noise]
+    streams = [seeded.noise, seeded.validation_noise]
     long = {s: streams[s](0, (4096,)) for s in (0, 1)}
     for s, other, index in itertools.product((0, 1), (0, 1), range(5)):
         if s == other and index == 0:
@@ -80,7 +80,7 @@ def test_neighbouring_steps_do_not_share_a_stretch_of_the_stream() -> None:
             assert not (windows == start[begin : begin + 4]).all(axis=1).any()
 
 
-def assert_moments(z: Array, variance: float, fourth: float) -> None:
+def assert_moments(z: np.ndarray, variance: float, fourth: float) -> None:
     """Mean 0, the variance, and no correlation between neighbours.
 
     `fourth` is the distribution's fourth moment: it gives the variance's standard error.
@@ -178,7 +178,7 @@ class FakeVariable:
         self.shape = shape
         self.value = np.full(shape, np.nan)
 
-    def assign(self, value: Array) -> None:
+    def assign(self, value: np.ndarray) -> None:
         assert value.shape == self.shape
         self.value = np.asarray(value)
 
@@ -196,7 +196,7 @@ def test_assign_glorot_draws_kernels_in_order_and_zeroes_biases() -> None:
 # --- Batches --------------------------------------------------------------------------------------
 
 
-def orders(n: int, seed: int = 0) -> Callable[[int], Array]:
+def orders(n: int, seed: int = 0) -> Callable[[int], np.ndarray]:
     """The order of pass k."""
     return lambda k: np.random.RandomState([seed, k]).permutation(n)
 

@@ -178,9 +178,12 @@ def test_pictures_say_which_settings_are_not_the_documents_and_quiet_prints_noth
 ) -> None:
     notes = set()
     to_png = plotting.to_png
-    monkeypatch.setattr(
-        plotting, "to_png", lambda figure, note: (notes.add(note), to_png(figure, note))[1]
-    )
+
+    def noted(figure: Any, note: str) -> bytes:
+        notes.add(note)
+        return to_png(figure, note)
+
+    monkeypatch.setattr(plotting, "to_png", noted)
     options = ["--epochs", "1", "--objective", "elbo", "--batch-size", "1000"]
     assert program("mlp_vae").main([*options, "--quiet"]) == 0
     assert notes == {"mlp_vae, 1 epochs, batch-size 1000, objective elbo, seed 0"}
@@ -246,7 +249,8 @@ def test_a_signal_before_and_after_the_training_is_one_line(
     number: signal.Signals, moment: str, on_sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = program("mlp_vae")
-    signalled = dataclasses.replace(port, **{moment: lambda *_: os.kill(os.getpid(), number)})
+    change: dict[str, Any] = {moment: lambda *_: os.kill(os.getpid(), number)}
+    signalled = dataclasses.replace(port, **change)
     handler = signal.getsignal(signal.SIGTERM)
     assert signalled.main([*SMALL, "--output", "my run", "--quiet"]) == 130
     line = complaint(capsys, "mlp_vae")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.patches import Circle
 from PIL import Image
 from scipy import special, stats
 
@@ -189,6 +190,7 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
         "Posterior means of the 50 test images,\nand the prior N(0, 1) at 1 σ"
     ]
     [circle] = axes.patches
+    assert isinstance(circle, Circle)
     assert (circle.get_radius(), circle.get_center()) == (1.0, (0.0, 0.0))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
     assert bar.get_ylabel() == "class"
@@ -476,7 +478,9 @@ def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> Non
     expected = {8, 9} if digit is None else {digit}
     assert {k for k in pictures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
     for d in expected:
-        [axes] = pictures[f"class-{d}.png"].axes
+        figure = pictures[f"class-{d}.png"]
+        assert not isinstance(figure, bytes)
+        [axes] = figure.axes
         drawn = tiles(array_of(axes))
         z = np.stack(np.meshgrid(means[d, 0] + QUANTILES, means[d, 1] + QUANTILES), axis=-1)
         np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
