@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from reproductions.evidence.documents import DOCUMENTS
-
-MODULES = {module: document.name for module, document in DOCUMENTS.items()}
+from reproductions import MODULES
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

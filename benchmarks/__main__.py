@@ -25,10 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import MODULES, parse
+from benchmarks import parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
 from reproductions import program
+from reproductions.evidence.documents import DOCUMENTS, Document
 
 PYTORCH = ("eager", "channels-last", "compile")
 SECONDS = 1.5  # of each side in each round, about
@@ -83,6 +84,7 @@ class Side:
         Raises:
           SystemExit: it failed; with the last line of what it said.
         """
+        assert self._process.stdout is not None  # it is a pipe
         line = self._process.stdout.readline()
         if not line:
             errors = self._process.communicate()[1].strip().splitlines()
@@ -127,7 +129,7 @@ def main() -> None:
 
 
 def machine() -> str:
-    """What the figures are of."""
+    """What the numbers were measured on."""
     names = ["tensorflow", "torch", "jax"]
     installed = [n for n in names if importlib.util.find_spec(n)]
     return (
@@ -174,14 +176,15 @@ def workload(module: str) -> Workload:
 
     port = program(module)
     data = datasets.load(port.dataset)
-    run = port.experiment(port.config(), data, Seeded(0), "float32")
-    batches = [run.batches(i) for i in range(BATCHES)]
+    experiment = port.experiment(port.config(), data, Seeded(0), "float32")
+    batches = [experiment.batches(i) for i in range(BATCHES)]
+    shapes = [(len(batch), experiment.latent_dim) for batch in batches]
     return Workload(
         module,
-        [run.images[batch] for batch in batches],
-        [run.labels[batch] for batch in batches],
-        [run.chance.noise(i, (len(b), run.latent_dim)) for i, b in enumerate(batches)],
-        [variable.numpy() for variable in run.variables],
+        [experiment.images[batch] for batch in batches],
+        [experiment.labels[batch] for batch in batches],
+        [experiment.chance.noise(i, shape) for i, shape in enumerate(shapes)],
+        [variable.numpy() for variable in experiment.variables],
     )
 
 
@@ -196,26 +199,27 @@ def start(module: str, path: Path, folder: Path, options: argparse.Namespace) ->
         wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
     worker = [sys.executable, "-m", "benchmarks.worker"]
     sides = [Side(f"{side} {v}", [*worker, side, v, str(path)]) for side, v in wanted]
-    document = MODULES[module]
-    python = options.tf200 if document == "002" else options.tf114
-    if python and "§3" not in document:
-        sides.append(Side("original", original(python, module, folder, options.documents)))
+    document = DOCUMENTS[module]
+    python = options.tf200 if document.tensorflow.startswith("2") else options.tf114
+    if python and not document.unrecorded:
+        sides.append(Side("original", original(python, document, folder, options.documents)))
     return sides
 
 
-def original(python: str, module: str, folder: Path, documents: Path) -> list[str]:
+def original(python: str, document: Document, folder: Path, documents: Path) -> list[str]:
     """The command that runs an original program at our pace."""
     import numpy as np
 
     from common import datasets
 
-    data = datasets.load(program(module).dataset)
-    arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
-    names = ("x_train", "y_train", "x_test", "y_test")
-    np.savez(folder / f"{data.name}.npz", **dict(zip(names, arrays, strict=True)))
-    number = MODULES[module].split()[0]
-    text = next(documents.glob(f"{number}_*.txt"))
-    return [python, str(HERE / "original.py"), number, str(text), str(folder)]
+    data = datasets.load(program(document.module).dataset)
+    np.savez(
+        folder / f"{data.name}.npz",
+        x_train=data.train_images, y_train=data.train_labels,
+        x_test=data.test_images, y_test=data.test_labels,
+    )  # fmt: skip
+    text = next(documents.glob(f"{document.number}_*.txt"))
+    return [python, str(HERE / "original.py"), document.number, str(text), str(folder)]
 
 
 def check(module: str, sides: dict[str, Side]) -> None:
@@ -247,7 +251,8 @@ def row(module: str, sides: dict[str, Side]) -> str:
     loop, bare = sides["ours loop"].milliseconds, sides["ours bare"].milliseconds
     cells = [f"`{module}`", f"{loop:.2f}", f"{loop / bare - 1:+.0%}"]
     flops = next((s.said["flops"] for s in sides.values() if "flops" in s.said), None)
-    peak = 2 * MATRIX**3 / (best(sides, "peak").milliseconds * 1e-3)  # per second
+    fastest = min(s.milliseconds for s in sides.values() if s.name.startswith("peak"))
+    peak = 2 * MATRIX**3 / (fastest * 1e-3)  # per second
     cells += (
         ["–", "–"]
         if flops is None

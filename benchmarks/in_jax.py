@@ -186,14 +186,14 @@ def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
         def scan(state: Any, indices: Array) -> tuple[Any, Array]:
             return jax.lax.scan(lambda s, i: step(s, (xs[i], ys[i], all_eps[i])), state, indices)
 
-        def run(n: int) -> list[float]:
+        def run_scan(n: int) -> list[float]:
             nonlocal state, position
             indices = (position + np.arange(n)) % len(xs)
             state, losses = scan(state, jnp.asarray(indices))
             position += n
             return losses.tolist()
 
-        return run
+        return run_scan
 
     batches = [(xs[i], ys[i], all_eps[i]) for i in range(len(xs))]
     compiled = jax.jit(step, donate_argnums=0)

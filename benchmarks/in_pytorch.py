@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.workload import Workload
 
 VARIANTS = ("eager", "channels-last", "compile")
-Tensor = torch.Tensor
 Parameters = Sequence[Tensor]  # in the order of our variables
 
 # --- The models -----------------------------------------------------------------------------------

@@ -6,14 +6,17 @@ Speaks as `worker.py` does. The program runs as for a recording (reproductions/g
 which stops it after each turn's last step until the next turn. Stands alone, for Python 3.7.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproductions" / "golden"))
 
-import record
+import record  # type: ignore[import-not-found]  # of reproductions/golden
 
 MOST_STEPS = 3000  # that the benchmark can ask for
 replies = os.fdopen(os.dup(1), "w")  # the program prints too
@@ -23,15 +26,15 @@ WARM_UP = 2
 class Paced(record.Recorder):
     """Makes as many steps as a line on stdin says, then waits for the next line."""
 
-    def __init__(self, job):
+    def __init__(self, job: Any) -> None:
         super().__init__(job)
         self.left = WARM_UP
         self.clocked = 0
-        self.began = None
+        self.began = 0.0
 
-    def step(self, loss, read):
+    def step(self, loss: Any, read: Any) -> None:
         """Counts a step that was done; at the end of a turn it reports and waits."""
-        self.loss.append(float(loss))
+        self.loss.append(float(loss))  # the next noise is drawn for another step
         self.left -= 1
         if self.left == self.clocked:
             self.began = time.perf_counter()
@@ -46,7 +49,7 @@ class Paced(record.Recorder):
         self.left = self.clocked + -(-self.clocked // 4)  # the first ones are not clocked
 
 
-def main():
+def main() -> None:
     """Runs the program of a document at the pace of stdin."""
     number, text, data = sys.argv[1:]
     os.dup2(2, 1)

@@ -2,8 +2,8 @@
 
 For each module: the seconds from the command to the end of its first training step, beside those
 that importing TensorFlow and TensorFlow Probability take; then a run (`--quick`, or with --full the
-document's whole training), its seconds split into steps, evaluation and pictures after each epoch
-with checkpoints, figures at the end, final evaluation, and the rest (imports, data, compilation);
+document's whole training), its seconds split into steps, validation and pictures after each epoch
+with checkpoints, pictures at the end, final evaluation, and the rest (imports, data, compilation);
 its peak resident memory, and what the peak was after a third and after two thirds of the training:
 memory that grows shows there. Linux only.
 """
@@ -39,7 +39,7 @@ os._exit(1)
 """
 HEADER = (
     f"{'module':12} {'first step':>10} {'/ imports':>10} {'run':>8} {'steps':>7} {'epochs':>7}"
-    f" {'figures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'a third':>9} {'two thirds':>11}"
+    f" {'pictures':>8} {'final ev.':>10} {'rest':>6} {'peak':>9} {'a third':>9} {'two thirds':>11}"
 )
 
 

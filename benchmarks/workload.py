@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,14 @@ class Workload:
 
     def save(self, path: Path) -> None:
         """Writes it for the other processes."""
+        values: dict[str, Any] = {f"value_{i:02d}": value for i, value in enumerate(self.values)}
         np.savez(
             path,
             module=self.module,
             images=np.stack(self.images),
             labels=np.stack(self.labels),
             eps=np.stack(self.eps),
-            **{f"value_{i:02d}": value for i, value in enumerate(self.values)},
+            **values,
         )
 
     @staticmethod

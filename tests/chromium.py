@@ -30,7 +30,8 @@ class Browser:
 
     def __init__(self, commands: Any, answers: Any) -> None:
         self._commands, self._answers = commands, answers
-        self._buffer, self._number, self._session, self._target = b"", 0, {}, ""
+        self._buffer, self._number, self._target = b"", 0, ""
+        self._session: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def linear_gaussian(data: Dataset, scale: float, shift: float) -> Any:
     )  # fmt: skip
 
 
-def evaluate_linear(experiment: Any, **sizes: int) -> dict[str, Any]:
+def evaluate_linear(experiment: Any, **sizes: Any) -> dict[str, Any]:
     z_mean = evaluation.encode_test_set(experiment).z_mean
     return evaluation.evaluate(experiment, z_mean, "grey", **sizes)
 
@@ -183,7 +183,7 @@ def test_the_classifier_is_a_judge(whole: Callable[[str], Dataset]) -> None:
 
 def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Dataset]) -> None:
     data = sample("mnist")
-    experiment = SimpleNamespace(
+    experiment: Any = SimpleNamespace(
         data=data, model=None, chance=Seeded(0), latent_dim=2,
         posterior=lambda images, labels: Posterior(
             tf.one_hot(labels, 2, dtype=tf.float64),

@@ -291,19 +291,19 @@ def test_a_run_is_told_where_it_should_end(tmp_path: Path) -> None:
         '{"m": {"column": "loss", "whole": {"seeds": 10, "interval": [164.07, 167.04]}}}'
     )
     record = {"quick": False, "results": {"final_loss": 165.61}}
-    assert expectation(path, "m", record) == (
+    assert expectation("m", record, path) == (
         "reference: 164.1 to 167.0 (95 % of runs, 10 seeds); this run: 165.6, inside"
     )
-    outside = expectation(path, "m", {"quick": False, "results": {"final_loss": 170.2}})
+    outside = expectation("m", {"quick": False, "results": {"final_loss": 170.2}}, path)
     assert outside is not None and "this run: 170.2, outside: compare versions" in outside
-    assert expectation(path, "m", {"quick": True, "results": {"final_loss": 1.0}}) is None
-    assert expectation(path, "n", record) is None
-    assert expectation(tmp_path / "none.json", "m", record) is None
+    assert expectation("m", {"quick": True, "results": {"final_loss": 1.0}}, path) is None
+    assert expectation("n", record, path) is None
+    assert expectation("m", record, tmp_path / "none.json") is None
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_kept_run_ends_inside_its_own_interval(module: str) -> None:
-    line = expectation(tables.EXPECTED, module, load_record(module))
+    line = expectation(module, load_record(module), tables.EXPECTED)
     assert (line is None) == (DOCUMENTS[module].seeds < tables.FEWEST)
     assert line is None or line.endswith("inside")
 

@@ -86,7 +86,17 @@ def test_modules_read_alike(module: str) -> None:
     sections = [s for line in lines for s in SECTIONS if line.startswith(s)]
     assert sections == SECTIONS
     names = [n.name for n in ast.parse(source(module)).body if isinstance(n, ast.FunctionDef)]
-    order = ["inputs", "build", "loss", "experiment", "frame_maker", "figures"]
+    order = [
+        "inputs",
+        "build",
+        "decode",
+        "posterior",
+        "pictures_of",
+        "loss",
+        "experiment",
+        "frame",
+        "pictures",
+    ]
     assert [name for name in names if name in order] == order
 
 

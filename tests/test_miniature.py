@@ -91,10 +91,10 @@ def mean_cost(progress: Any) -> str | None:
     return f"epoch: {row['epoch']:04d} cost= {row['loss']:.9f}"
 
 
-def other_validation(module: Any, value: Callable[[Any], float]) -> Patch:
+def other_validation(module: Any, value: Callable[[Any], dict[str, Any]]) -> Patch:
     """val_loss computed in another way from the validation's losses."""
 
-    class Wrong(module.Validation):  # type: ignore[name-defined, misc]
+    class Wrong(module.Validation):
         def __call__(self, eps: np.ndarray) -> Any:
             return super().__call__(eps)._replace(**value(super().__call__(eps)))
 
@@ -104,7 +104,7 @@ def other_validation(module: Any, value: Callable[[Any], float]) -> Patch:
 def of_training_images(module: Any) -> Patch:
     """Validates on training images."""
 
-    class Wrong(module.Validation):  # type: ignore[name-defined, misc]
+    class Wrong(module.Validation):
         def __init__(self, loss: Any, data: Dataset, batch_size: int, dtype: str) -> None:
             n = len(data.test_images)
             super().__init__(

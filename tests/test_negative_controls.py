@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from common import chance, lockstep
-from common.chance import Recorded
+from common.chance import Batches, Recorded
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.lazy import tf, tfp
@@ -69,29 +69,31 @@ def reduced(module: Any, total: Callable[[Losses], Any]) -> Patch:
     return set_to(module, "loss", wrong)
 
 
-def late(what: str) -> Patch:
-    """The noise, or the batches, of the next step."""
+class LateNoise(Recorded):
+    """The noise of the next step."""
 
-    class Late(Recorded):
-        def __init__(self, seed: int) -> None:
-            super().__init__(seed)
-            if what == "noise":
-                self._late = False
+    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
+        return super().noise(step + 1, shape)
 
-        def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
-            if what == "noise" and not self._late:
-                self._late = True
-                self._noise_stream.standard_normal(shape)
-            return super().noise(step, shape)
 
-        def batches(self, *args: Any, **options: Any) -> Any:
-            batches = super().batches(*args, **options)
-            if what == "batches":
-                permutation, size = batches._permutation, batches.batch_size
-                batches._permutation = lambda k: np.roll(permutation(k), -size)
-            return batches
+class LateBatches(Recorded):
+    """The batches of the next step."""
 
-    return set_to(chance, "Recorded", Late)
+    def batches(self, *args: Any, **options: Any) -> Any:
+        return NextStep(super().batches(*args, **options))
+
+
+class NextStep:
+    """Gives for each step the batch of the next one."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __call__(self, step: int) -> np.ndarray:
+        return self._batches(step + 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
 
 
 def multiplied(images: Any, dtype: str) -> Any:
@@ -156,8 +158,8 @@ CONTROLS = [
     Control("mlp_vae", "60,000 images for 55,000", set_to(mlp_vae, "HELD_BACK", 0), 1, 1),
     Control("mlp_vae", "x / 255 for x * float32(1/255)",
             set_to(mlp_vae, "inputs", divided), None, 1),
-    Control("mlp_vae", "noise one step late", late("noise"), 2, 1),
-    Control("mlp_vae", "batches one step late", late("batches"), 1, 1),
+    Control("mlp_vae", "noise one step late", set_to(chance, "Recorded", LateNoise), 2, 1),
+    Control("mlp_vae", "batches one step late", set_to(chance, "Recorded", LateBatches), 1, 1),
     Control("rmsprop_vae", "mean square from zeros",
             set_to(rmsprop_vae, "TF1RMSProp",
                    partial(TF1RMSProp, initial_mean_square=0.0)), 2, 2),
@@ -170,8 +172,8 @@ CONTROLS = [
             reduced(rmsprop_vae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 1, 1),
     Control("rmsprop_vae", "x / 255 for x * float32(1/255)",
             set_to(rmsprop_vae, "inputs", divided), None, 1),
-    Control("rmsprop_vae", "noise one step late", late("noise"), 1, 1),
-    Control("rmsprop_vae", "batches one step late", late("batches"), 1, 1),
+    Control("rmsprop_vae", "noise one step late", set_to(chance, "Recorded", LateNoise), 1, 1),
+    Control("rmsprop_vae", "batches one step late", set_to(chance, "Recorded", LateBatches), 1, 1),
     Control("conv_vae", "Keras 3's Nadam: 0.96^t",
             set_to(conv_vae, "LegacyNadam", partial(LegacyNadam, schedule_decay=1.0)), 4, 2),
     Control("conv_vae", "Nadam's epsilon 1e-8 for 1e-7",
@@ -182,8 +184,8 @@ CONTROLS = [
             reduced(conv_vae, lambda x: tf.reduce_mean(x.reconstruction + x.kl / 2)), 2, 1),
     Control("conv_vae", "x * float32(1/255) for x / 255",
             set_to(conv_vae, "inputs", multiplied), None, 1),
-    Control("conv_vae", "noise one step late", late("noise"), 2, 1),
-    Control("conv_vae", "batches one step late", late("batches"), 2, 1),
+    Control("conv_vae", "noise one step late", set_to(chance, "Recorded", LateNoise), 2, 1),
+    Control("conv_vae", "batches one step late", set_to(chance, "Recorded", LateBatches), 2, 1),
     Control("elbo_cvae", "Adam's epsilon 1e-8 for 1e-7",
             set_to(elbo_cvae, "KerasAdam", partial(KerasAdam, epsilon=1e-8)), None, 2),
     Control("elbo_cvae", "closed-form KL for one sample",
@@ -191,8 +193,8 @@ CONTROLS = [
     Control("elbo_cvae", "sum for mean over the batch",
             reduced(elbo_cvae, lambda x: tf.reduce_sum(x.reconstruction + x.kl)), 1, 1),
     Control("elbo_cvae", "binarised at 64", set_to(elbo_cvae, "THRESHOLD", 64), 1, 1),
-    Control("elbo_cvae", "noise one step late", late("noise"), 1, 1),
-    Control("elbo_cvae", "batches one step late", late("batches"), 2, 1),
+    Control("elbo_cvae", "noise one step late", set_to(chance, "Recorded", LateNoise), 1, 1),
+    Control("elbo_cvae", "batches one step late", set_to(chance, "Recorded", LateBatches), 2, 1),
     Control("tfp_cvae", "one KL for two", set_to(tfp_cvae, "KL_COUNT", 1), 4, 1),
     Control("tfp_cvae", "KL not divided by the batch",
             reduced(tfp_cvae, lambda x: tf.reduce_sum(x.reconstruction + 2 * x.kl)), 1, 1),
@@ -209,8 +211,8 @@ CONTROLS = [
             set_to(tfp_cvae, "KerasAdam", partial(KerasAdam, epsilon=1e-8)), None, 2),
     Control("tfp_cvae", "x * float32(1/255) for x / 255",
             set_to(tfp_cvae, "inputs", multiplied), None, 1),
-    Control("tfp_cvae", "noise one step late", late("noise"), 2, 1),
-    Control("tfp_cvae", "batches one step late", late("batches"), 2, 1),
+    Control("tfp_cvae", "noise one step late", set_to(chance, "Recorded", LateNoise), 2, 1),
+    Control("tfp_cvae", "batches one step late", set_to(chance, "Recorded", LateBatches), 2, 1),
 ]  # fmt: skip
 
 

@@ -477,7 +477,9 @@ def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> Non
     expected = {8, 9} if digit is None else {digit}
     assert {k for k in pictures if k.startswith("class-")} == {f"class-{d}.png" for d in expected}
     for d in expected:
-        [axes] = pictures[f"class-{d}.png"].axes
+        figure = pictures[f"class-{d}.png"]
+        assert not isinstance(figure, bytes)
+        [axes] = figure.axes
         drawn = tiles(array_of(axes))
         z = np.stack(np.meshgrid(means[d, 0] + QUANTILES, means[d, 1] + QUANTILES), axis=-1)
         np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)

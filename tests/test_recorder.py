@@ -300,7 +300,7 @@ def test_idx_files_plain_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_reader_of_tensorflow_1_finds_its_files(tmp_path: Path) -> None:
-    data = {"x_train": np.arange(24, dtype=np.uint8).reshape(4, 2, 3)}
+    data: dict[str, np.ndarray] = {"x_train": np.arange(24, dtype=np.uint8).reshape(4, 2, 3)}
     data |= {"y_train": np.arange(4, dtype=np.uint8), "x_test": data["x_train"][:1]}
     record.write_idx(tmp_path / "new", data | {"y_test": data["y_train"][:1]})
     with gzip.open(tmp_path / "new" / "train-images-idx3-ubyte.gz") as stream:
@@ -400,21 +400,21 @@ def test_weights_are_distributed_as_the_program_starts_them(
 ) -> None:
     """Each variable, and all of them together, on which a wrong scale would show."""
     stored = json.loads((GOLDEN / number / "lockstep-float64.json").read_text())
-    weights = Seeded(SEED).weights()
+    initializer = Seeded(SEED).initializer()
     all_ours, all_theirs = [], []
     for i, variable in enumerate(stored["variables"]):
         theirs, shape = genuine[f"weights_{number}_{i}"], tuple(variable["shape"])
         if number == "003":
-            ours = weights.normal(shape, 1 / np.sqrt(shape[0] / 2))
+            ours = initializer.normal(shape, 1 / np.sqrt(shape[0] / 2))
         elif len(shape) == 1:
             assert not theirs.any()
             continue
         elif number == "000":
-            ours = weights.truncated_normal(shape, 0.001)
+            ours = initializer.truncated_normal(shape, 0.001)
             assert np.abs(ours).max() <= np.float32(0.002)
             assert np.abs(theirs).max() <= np.float32(0.002)
         else:
-            ours = weights.glorot_uniform(shape)
+            ours = initializer.glorot_uniform(shape)
         assert same_distribution(ours, theirs), variable["name"]
         all_ours.append(ours.ravel()[: theirs.size] / ours.std())
         all_theirs.append(theirs / ours.std())
