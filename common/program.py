@@ -269,10 +269,9 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
 
 def _warn(program: Program, changed: Sequence[str], other_versions: Sequence[str]) -> None:
     if changed:
-        what = " and another ".join(changed)
         print(
-            f"{program.name}: resumed with another {what} (run.json has both): the results may"
-            " differ in their last bits from those of a run in one piece",
+            f"{program.name}: resumed with other {' and '.join(changed)} (run.json has both): the"
+            " results may differ in their last bits from those of a run in one piece",
             file=sys.stderr,
         )
     if other_versions:

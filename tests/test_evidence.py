@@ -26,7 +26,7 @@ from reproductions.evidence.kept import REFERENCE, load_record, load_seeds
 from reproductions.evidence.probe import differences
 from tests.conftest import ROOT
 
-SIZE_LIMIT = 15 * 2**20  # bytes of the whole folder
+SIZE_LIMIT = 40 * 2**20  # bytes of the whole folder, 16 of them trained weights
 ELBO, ELBO_MARGIN = -78.3, 0.5  # nats: upstream's figure, and the spread that is allowed
 
 

@@ -2,10 +2,10 @@
 
 For each module, below `artifacts/reference/<module>/`:
 
-    run.json, history.csv, *.png, *.gif    the run with seed 0, without its weights
-    seeds.json                             curves of all seeds, quick runs, the probe's numbers
-    <variant>/                             a run with a setting that is not the document's
-    lockstep.json                          the lockstep's verdicts, and the series behind them
+    run.json, history.csv, weights.npz, *.png, *.gif    the run with seed 0
+    seeds.json      curves of all seeds, quick runs, the probe's numbers
+    <variant>/      a run with a setting that is not the document's
+    lockstep.json   the lockstep's verdicts, and the series behind them
 
 `--renew` is for a change of code that leaves the computation alone: it repeats the first steps of
 seed 0, the probe and, where there is a recording, the lockstep. If all of them hold, the digests
@@ -160,11 +160,11 @@ def keep_folder(
         if old.is_file() and old.name not in MADE_HERE:
             old.unlink()
     for path in sorted(run.iterdir()):
-        if path.suffix in suffixes:
+        if path.suffix in suffixes or path.name == "weights.npz":
             shutil.copy(path, target / path.name)
 
 
-MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png")
+MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png", "explorer.npz")
 
 
 def curves(run: Path) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def tensors(model: Model) -> list[np.ndarray]:
 def rounded(model: Model) -> Model:
     """The model with its weights as the page has them: sixteen-bit steps of each tensor.
 
-    Float16 numbers would take a fifth more of the page and be less exact: their smallest steps are
-    spent on the smallest weights. What the rounding costs in pixels is measured.
+    Such steps compress better than float16 numbers, which would not all fit on the page. What the
+    rounding costs in pixels is measured.
     """
 
     def layers(network: Network) -> Network:
