@@ -224,7 +224,7 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
     same_settings = [*SMALL, "--seed", "3"]
     assert program("mlp_vae").main(["--resume", "--output", "mine", *same_settings]) == 0
     errors = capsys.readouterr().err
-    assert "mlp_vae: resumed with another versions (run.json has both)" in errors
+    assert "mlp_vae: resumed with other versions (run.json has both)" in errors
     record = json.loads((mine / "run.json").read_text())
     (earlier,) = record["earlier_sessions"]
     assert earlier["versions"]["tensorflow"] == "2.20.0"
