@@ -125,12 +125,14 @@ def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
     }
     right, same, shifted, stopped = dose_response.rows(results)
     assert right.found_at is None
-    assert same.accepted
+    assert right.verdict == same.verdict == "accepted"
+    assert same.p is not None
     assert same.p > 0.99
-    assert not shifted.accepted
+    assert shifted.verdict == "rejected"
     assert shifted.final.difference == pytest.approx(SHIFT - 1)
+    assert shifted.p is not None
     assert shifted.p < 0.01
     assert stopped.stopped == 1
-    assert not stopped.accepted
+    assert stopped.verdict == "rejected"
     table = dose_response.table(results)
     assert [row[-3:] for row in table[1:3]] == [["accepted", "2", "1"], ["rejected", "2", "1"]]
