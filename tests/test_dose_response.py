@@ -136,3 +136,11 @@ def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
     assert stopped.verdict == "rejected"
     table = dose_response.table(results)
     assert [row[-3:] for row in table[1:3]] == [["accepted", "2", "1"], ["rejected", "2", "1"]]
+
+
+def test_the_kept_results_have_every_seed_and_the_lockstep_finds_every_mistake() -> None:
+    for module, mistakes in dose_response.load().items():
+        assert set(mistakes) <= {m.what for m in dose_response.MISTAKES if m.module == module}
+        for entry in mistakes.values():
+            assert list(entry["runs"]) == [str(seed) for seed in range(len(entry["runs"]))]
+            assert entry["found_at"]["float64"] is not None

@@ -275,6 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, help="where to draw the results")
     options = parser.parse_args(argv)
+    for module in options.modules:
+        if module not in {mistake.module for mistake in MISTAKES}:
+            parser.error(f"no mistakes are known for {module!r}")
     make(options.modules, options.seeds, options.results)
     results = load(options.results)
     for line in table(results):
