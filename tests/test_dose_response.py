@@ -125,12 +125,22 @@ def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
     }
     right, same, shifted, stopped = dose_response.rows(results)
     assert right.found_at is None
-    assert same.accepted
+    assert right.verdict == same.verdict == "accepted"
+    assert same.p is not None
     assert same.p > 0.99
-    assert not shifted.accepted
+    assert shifted.verdict == "rejected"
     assert shifted.final.difference == pytest.approx(SHIFT - 1)
+    assert shifted.p is not None
     assert shifted.p < 0.01
     assert stopped.stopped == 1
-    assert not stopped.accepted
+    assert stopped.verdict == "rejected"
     table = dose_response.table(results)
     assert [row[-3:] for row in table[1:3]] == [["accepted", "2", "1"], ["rejected", "2", "1"]]
+
+
+def test_the_kept_results_have_every_seed_and_the_lockstep_finds_every_mistake() -> None:
+    for module, mistakes in dose_response.load().items():
+        assert set(mistakes) <= {m.what for m in dose_response.MISTAKES if m.module == module}
+        for entry in mistakes.values():
+            assert list(entry["runs"]) == [str(seed) for seed in range(len(entry["runs"]))]
+            assert entry["found_at"]["float64"] is not None

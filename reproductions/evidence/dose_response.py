@@ -40,6 +40,7 @@ from reproductions.evidence.mistakes import (
 from reproductions.evidence.whole_runs import MARGINS, Comparison
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from common.datasets import Dataset
@@ -142,15 +143,20 @@ class Row(NamedTuple):
     found_at: dict[str, int | None] | None  # precision -> step; None: the right module
 
     @property
-    def accepted(self) -> bool:
-        """Whether the whole runs are shown equivalent to the original's within the margin."""
-        return not self.stopped and bool(self.final.equivalent and self.curve.equivalent)
+    def verdict(self) -> str:
+        """Whether the whole runs count as the original's, by the rule of `whole_runs`."""
+        equivalent = (self.final.equivalent, self.curve.equivalent)
+        if self.stopped or False in equivalent:
+            return "rejected"
+        return "accepted" if all(equivalent) else "not rejected"
 
     @property
-    def p(self) -> float:
-        """Of the two-sided test (Welch) that the final losses do not differ."""
+    def p(self) -> float | None:
+        """Of the two-sided test (Welch) that the final losses do not differ; None for one run."""
         from scipy.stats import ttest_ind
 
+        if self.final.seeds < 2:
+            return None
         return float(ttest_ind(self.final.ours, self.final.theirs, equal_var=False).pvalue)
 
 
@@ -162,8 +168,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
         recorded, column, _ = document.curves[0]
         theirs = np.stack(kept.original_curves(document.number, recorded))
         ours = np.stack(kept.our_curves(module, column))
-        seeds = max(len(entry["runs"]) for entry in mistakes.values())
-        found.append(_row(module, "none: the right module", ours[:seeds], theirs, 0, None))
+        found.append(_row(module, "none: the right module", ours, theirs, 0, None))
         for what in (m.what for m in MISTAKES if m.module == module and m.what in mistakes):
             runs = list(mistakes[what]["runs"].values())
             whole = np.array([run for run in runs if len(run) == theirs.shape[1]])
@@ -190,14 +195,14 @@ def table(results: dict[str, Any] | None = None) -> list[list[str]]:
     """The rows as text."""
     lines = []
     for row in rows(load() if results is None else results):
-        steps = ("–", "–") if row.found_at is None else (
-            *(_step(row.found_at[precision]) for precision in lockstep.FLOOR),
-        )  # fmt: skip
+        steps = ["–", "–"]
+        if row.found_at is not None:
+            steps = [_step(row.found_at[precision]) for precision in lockstep.FLOOR]
+        p = "–" if row.p is None else "< 0.01" if row.p < 0.01 else f"{row.p:.2f}"
         lines.append(
             [f"`{row.module}`", row.what, f"{len(row.final.ours)}:{len(row.final.theirs)}",
-             *map(_with_interval, (row.final, row.curve)), f"{row.final.in_spreads:+.1f}",
-             "< 0.01" if row.p < 0.01 else f"{row.p:.2f}",
-             "accepted" if row.accepted else "rejected", *steps]
+             *map(_with_interval, (row.final, row.curve)), f"{row.final.in_spreads:+.1f}", p,
+             row.verdict, *steps]
         )  # fmt: skip
     return lines
 
@@ -208,45 +213,58 @@ def _step(step: int | None) -> str:
 
 
 def _with_interval(comparison: Comparison) -> str:
-    """+1.23 (+1.00 … +1.46), in per cent."""
-    low, high = comparison.interval or (np.nan, np.nan)
-    return f"{100 * comparison.difference:+.2f} ({100 * low:+.2f} … {100 * high:+.2f})"
+    """+1.23 (+1.00 … +1.46), in per cent; for one run the difference alone."""
+    difference = f"{100 * comparison.difference:+.2f}"
+    if comparison.interval is None:
+        return difference
+    low, high = comparison.interval
+    return f"{difference} ({100 * low:+.2f} … {100 * high:+.2f})"
 
 
 def picture(found: Sequence[Row]) -> Figure:
-    """Each row's difference of the final loss with its interval, the margin, and the steps."""
+    """Each row's difference of the final loss, with what it is held against, and the steps."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.33 * len(found) + 1.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 0.33 * len(found) + 1.9), layout="constrained")
     axes = figure.subplots()
     margin = 100 * MARGINS[0]
     axes.axvspan(-margin, margin, color="tab:green", alpha=0.12, lw=0)
     for y, row in enumerate(found):
-        low, high = row.final.interval or (np.nan, np.nan)
-        colour = "tab:green" if row.accepted else "tab:red"
-        axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=2.5, solid_capstyle="butt")
+        colour = "tab:red" if row.verdict == "rejected" else "tab:green"
         axes.plot(100 * row.final.difference, y, "o", color=colour, ms=5)
+        if row.final.single is not None:  # of one run: where the original's next run would lie
+            _, low, high = np.array(row.final.single) / row.final.theirs.mean() - 1
+            axes.plot([100 * low, 100 * high], [y, y], color="grey", lw=1)
+        elif row.final.interval is not None:
+            low, high = row.final.interval
+            axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=3, solid_capstyle="butt")
         if row.found_at is not None:
-            for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
-                step = row.found_at[precision]
-                axes.text(
-                    x, y, _step(step),
-                    transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=9,
-                )  # fmt: skip
-    for x, precision in zip((1.06, 1.17), lockstep.FLOOR, strict=True):
-        axes.text(x, -1, precision, transform=axes.get_yaxis_transform(), ha="center", va="center")
-    axes.text(1.115, -1.9, "found by lockstep at step", transform=axes.get_yaxis_transform(),
-              ha="center", va="center")  # fmt: skip
+            for x, precision in STEPS_AT:
+                _beside(axes, x, y, _step(row.found_at[precision]))
+    for x, precision in STEPS_AT:
+        _beside(axes, x, -1, precision)
+    _beside(axes, 1.15, -1.8, "lockstep rejects at step")
     axes.set_xscale("symlog", linthresh=2 * margin)
-    ticks = [-100, -10, -4, -2, 0, 2, 4, 10, 100]
+    ticks = [-100, -10, -2, 0, 2, 10, 100]
     axes.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(found)), [f"{row.module}: {row.what}" for row in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.axvline(0, color="black", lw=0.8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("final loss against the original's, mean and 90 % interval; the margin shaded")
+    axes.set_xlabel(
+        "final loss against the original's; shaded: the margin; red: whole runs reject it\n"
+        "thick line: 90 % interval of the mean; one run: thin line, the original's 95 % interval"
+    )
     return figure
+
+
+STEPS_AT = ((1.08, "float32"), (1.22, "float64"))  # in widths of the plot
+
+
+def _beside(axes: Axes, x: float, y: float, text: str) -> None:
+    """Writes to the right of the plot."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -257,6 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--picture", type=Path, help="where to draw the results")
     options = parser.parse_args(argv)
+    for module in options.modules:
+        if module not in {mistake.module for mistake in MISTAKES}:
+            parser.error(f"no mistakes are known for {module!r}")
     make(options.modules, options.seeds, options.results)
     results = load(options.results)
     for line in table(results):

@@ -468,6 +468,7 @@ CHINESE = (
     (r"^weight of the KL$", "KL 的权重"),
     (r"^accepted$", "接受"),
     (r"^rejected$", "拒绝"),
+    (r"^not rejected$", "未拒绝"),
     (r"^not found$", "未发现"),
     (r"^(1e-\d+) at step (\d+)$", r"\1（第 \2 步）"),
     (r"^accepted, (\d+) of (\d+)", r"接受 \1/\2"),

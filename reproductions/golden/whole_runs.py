@@ -79,7 +79,6 @@ class Steps:
 
     def __init__(self, job: Job, data: Data) -> None:
         self.values: list[list[float]] = []  # [step, 3]: loss; mean reconstruction and KL an image
-        self.last_single: Any = None  # what a tensor that was run alone had as its value
         terms: list[Any] = []
         tf: Any = importlib.import_module("tensorflow")
         reader: Any = importlib.import_module("tensorflow.examples.tutorials.mnist.input_data")
@@ -89,8 +88,7 @@ class Steps:
 
         def session_run(session: Any, fetches: Any, *args: Any, **settings: Any) -> Any:
             if not isinstance(fetches, list):
-                self.last_single = plain_run(session, fetches, *args, **settings)
-                return self.last_single
+                return plain_run(session, fetches, *args, **settings)
             if not terms:  # the loss is the mean of the sum of two tensors: those are the terms
                 terms.extend(fetches[1].op.inputs[0].op.inputs)
             results = plain_run(session, [*fetches, *terms], *args, **settings)
