@@ -197,7 +197,7 @@ CONTROLS = [
     Control("elbo_cvae", "the training's ELBO for the test's",
             of_training_images(elbo_cvae), EVALUATION),
     Control("elbo_cvae", "GIF rule off by one",
-            changed(elbo_cvae, "document_frames", lambda kept: [k + 1 for k in kept]), PICTURES),
+            changed(elbo_cvae, "document_frames", lambda kept: [max(k - 1, 0) for k in kept]), PICTURES),
     Control("elbo_cvae", "pictures darker by a grey level",
             changed(elbo_cvae, "pictures_of", lambda p: p * 254 / 255), PICTURES),
     Control("tfp_cvae", "class mean of the next digit", other_digit, PICTURES),
