@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": "compares the ports with recordings of the originals",
     "evaluate": "measures trained models: ELBO, likelihood, wanted digits",
     "gallery": "shows all results on one page",
+    "explorer": "makes the page in which the trained models run live",
 }
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
