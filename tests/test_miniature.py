@@ -19,6 +19,7 @@ from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
+from reproductions.evidence.documents import of_number
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 RECORDINGS = sorted(GOLDEN.glob("*/miniature-*.json"))
@@ -29,11 +30,6 @@ NUMBERS = {  # printed or in History; of images
     "rmsprop_vae": (1, 400),
     "tfp_cvae": (30, 450),
 }
-
-
-def module_of(recording: miniature.Recording) -> str:
-    numbers = {"000": "mlp_vae", "001": "conv_vae", "002": "elbo_cvae", "003": "rmsprop_vae"}
-    return numbers.get(recording.words["document"], "tfp_cvae")
 
 
 def test_every_document_has_its_miniatures() -> None:
@@ -50,7 +46,9 @@ def test_the_port_prints_and_draws_what_the_original_did(
     path: Path, whole: Callable[[str], Dataset]
 ) -> None:
     recording = miniature.load(path)
-    module = module_of(recording)
+    document = of_number(recording.words["document"])
+    assert document is not None
+    module = document.module
     port = program(module)
     ours = miniature.replay(port, recording, whole(port.dataset))
     entry = miniature.as_entry(module, recording, ours)

@@ -5,10 +5,8 @@ How a replay is compared with its recording is in `common/lockstep.py`.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from common import chance
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.lockstep import Recording, Verdict, compare, load, replay
-from common.training import Experiment, Trainer
+from common.training import Trainer
 from reproductions.evidence.documents import of_number
 
 DIGITS_AT = (1, 10, 100)  # steps
@@ -54,7 +52,6 @@ def verify(
     data: Dataset,
     steps: int | None = None,
     progress: bool = False,
-    change: Callable[[Experiment], Experiment] = lambda experiment: experiment,
 ) -> Verdict:
     """Runs a port in lockstep with a recording.
 
@@ -64,7 +61,6 @@ def verify(
       data: the port's data set.
       steps: how many to run; by default all up to the horizon.
       progress: whether to show a bar.
-      change: makes a wrong variant of the experiment, for a control.
 
     Raises:
       BadInput: the recording is of another model.
@@ -73,7 +69,7 @@ def verify(
 
     steps = min(recording.horizon, steps or recording.horizon)
     recorded = chance.Recorded(recording.seed)
-    experiment = change(program.experiment(program.config(), data, recorded, recording.precision))
+    experiment = program.experiment(program.config(), data, recorded, recording.precision)
     theirs = recording.batch_size, recording.latent_dim
     if theirs != (experiment.batches.batch_size, experiment.latent_dim):
         raise BadInput(
@@ -88,15 +84,6 @@ def verify(
     with tqdm(total=steps, desc=title, unit="step", disable=not progress, leave=False) as bar:
         ours = replay(Trainer(experiment), recording, steps, lambda step: bar.update(step - bar.n))
     return compare(recording, ours)
-
-
-def planted_error(experiment: Experiment) -> Experiment:
-    """A wrong variant that every module can have: ten times the optimiser's epsilon."""
-    optimizer = experiment.optimizer
-    kind: Any = type(optimizer)
-    epsilon = 10 * inspect.signature(kind).parameters["epsilon"].default
-    wrong = kind(optimizer.variables, optimizer.learning_rate, epsilon=epsilon)
-    return dataclasses.replace(experiment, optimizer=wrong)
 
 
 HEADER = (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from common import chance
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.evaluation import encode_test_set
-from common.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES
+from common.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES, statistics
 from common.program import Program, usual_pictures
 from common.training import Experiment, Listener, Progress, fit
 from reproductions.evidence.documents import of_number
@@ -97,6 +98,7 @@ class Replay(NamedTuple):
     experiment: Experiment
     progress: Progress
     numbers: dict[str, np.ndarray]  # as in the recording, as far as the port has them
+    printed: list[str]  # line by line
     colour_maps: list[str]  # of the pictures, in the document's order
 
 
@@ -177,7 +179,8 @@ def replay(program: Program, recording: Recording, data: Dataset) -> Replay:
         "whole": np.concatenate([*shown.points, np.ravel(results.get("class_mean", []))]),
     }
     tiles = shown.tiles if pictures is None else pictures.tiles
-    return Replay(experiment, progress, numbers | {"tiles": np.array(tiles)}, shown.colour_maps)
+    numbers["tiles"] = np.array(tiles)
+    return Replay(experiment, progress, numbers, watch.reports, shown.colour_maps)
 
 
 class SixteenCodes:
@@ -251,9 +254,7 @@ def sketches(variables: Sequence[Any]) -> np.ndarray:
 def sketch(array: np.ndarray) -> np.ndarray:
     """An array in 26 numbers: sum, L2 norm, eight entries, and sixteen products with signs."""
     flat = np.asarray(array, np.float64).ravel()
-    places = np.linspace(0, flat.size - 1, 8).astype(int)
-    norm = np.sqrt((flat * flat).sum())
-    return np.array([flat.sum(), norm, *flat[places], *(_signs(flat.size) @ flat)])
+    return np.concatenate([statistics([array])[0], _signs(flat.size) @ flat])
 
 
 @cache
@@ -363,9 +364,9 @@ def _evaluation(recording: Recording, ours: Replay) -> Iterator[Difference]:
             yield from _numbers(recording, ours, key, "evaluation", whole, what)
     lines = [line for line in recording.words["printed"] if PRINTED.search(line)]
     expected = [PRINTED.sub("", line) for line in lines]
-    drawn = [PRINTED.sub("", line) for line in _reports(ours)]
-    if expected and drawn != expected:
-        yield Difference("evaluation", f"printed {drawn[:3]} ..., recorded {expected[:3]} ...")
+    printed = [PRINTED.sub("", line) for line in ours.printed if PRINTED.search(line)]
+    if expected and printed != expected:
+        yield Difference("evaluation", f"printed {printed[:3]} ..., recorded {expected[:3]} ...")
 
 
 def _pictures(recording: Recording, ours: Replay) -> Iterator[Difference]:
@@ -447,17 +448,6 @@ def _arrays(recording: Recording, ours: Replay, rung: str, part: slice) -> Itera
             yield Difference(rung, f"{slot}{name} after step {marks[part][place[0]]}")
 
 
-def _reports(ours: Replay) -> list[str]:
-    """The lines that the port printed, numbers and all."""
-    experiment, rows = ours.experiment, ours.progress.rows
-    lines = []
-    for k in range(1, len(rows) + 1):
-        steps = min(k * experiment.steps_per_round, ours.progress.step)
-        before = dataclasses.replace(ours.progress, step=steps, rows=rows[:k])
-        lines += (experiment.report(before) or "").split("\n")
-    return [line for line in lines if PRINTED.search(line)]
-
-
 def _place(recording: Recording, tile: int) -> str:
     """Where an image stands, in words."""
     if recording.words["document"] == "002":
@@ -474,6 +464,4 @@ def _name(recording: Recording, variable: int) -> str:
 
 
 def _module(experiment: Experiment) -> Any:
-    import sys
-
     return sys.modules[type(experiment.config).__module__]

@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import BadInput
 from common.networks import Layer
 from common.runs import Record, read_record
-from reproductions import MODULES
+from reproductions import MODULES, rmsprop_vae, tfp_cvae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 
@@ -27,8 +27,12 @@ SCRIPTS = (
 LANGUAGES = ("en", "zh")
 TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.
-GRIDS = {"rmsprop_vae": np.linspace(-3, 3, 20).tolist()}
-KL_COUNT = {"mlp_vae": 1, "mlp_cvae": 1, "tfp_cvae": 2}  # over a batch's sum of reconstructions
+GRIDS = {"rmsprop_vae": rmsprop_vae.GRID.tolist()}
+KL_COUNT = {
+    "mlp_vae": 1,
+    "mlp_cvae": 1,
+    "tfp_cvae": tfp_cvae.KL_COUNT,
+}  # over a batch's sum of reconstructions
 EVALUATED = (
     "reconstruction", "kl", "elbo", "log_likelihood", "effective_samples", "kl_weight",
 )  # fmt: skip
