@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,7 +219,7 @@ def _draw(sheets: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
     for name, grids in sheets:
         for k, (i, j) in enumerate(SHOWN):
             rows.append(np.clip(grids[:, i, j], 0, 1))
-            labels.append(name.replace(", ", "\n") if k == len(SHOWN) // 2 else "")
+            labels.append("\n".join(wrap(name, 24)) if k == len(SHOWN) // 2 else "")
     figure = plotting.image_grid(
         np.stack(rows), "What each model drew when asked for the digit above", "Greys_r", labels,
         [str(digit) for digit in range(10)],
