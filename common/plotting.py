@@ -85,7 +85,7 @@ def image_grid(
     """
     rows, columns, height, width = images.shape
     lines = [line for label in row_labels for line in label.split("\n")]
-    margin = 0.075 * max(map(len, lines), default=0)
+    margin = 0.095 * max(map(len, lines), default=0)
     figure, axes = _figure(max(0.62 * columns + margin + 0.5, 3.6), 0.62 * rows + 1.0)
     axes.imshow(tile(images, gap=2), cmap=cmap, vmin=0, vmax=1)
     axes.set(title=title)
