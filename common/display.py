@@ -1,16 +1,22 @@
-"""Who is told how a run goes on: the user, by a bar or by lines in a log; TensorBoard."""
+"""How a run tells of itself: a bar, or lines in a log; a picture in its folder; TensorBoard."""
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import BadInput
+from common.files import write_atomically
 from common.lazy import tf
 from common.training import Experiment, Progress, Row
+
+PREVIEW_SECONDS = 20.0  # between two previews: a fifth of a second of drawing is 1 % of that
 
 
 class Display:
@@ -18,7 +24,6 @@ class Display:
 
     def __init__(self, experiment: Experiment, quiet: bool) -> None:
         self._experiment, self._quiet = experiment, quiet
-        self._rounds = -(-experiment.steps // experiment.steps_per_round)
         self._bar = (
             tqdm(total=experiment.steps, unit="step", dynamic_ncols=True)
             if not quiet and sys.stderr.isatty()
@@ -31,9 +36,10 @@ class Display:
         if self._bar.n == 0:  # a resumed run starts in the middle
             self._bar.initial = progress.step
         loss, reconstruction, kl = progress.losses[-1]
-        current = min(len(progress.rows) + 1, self._rounds)
         if self._experiment.round_name == "epoch":
-            self._bar.set_description(f"epoch {current}/{self._rounds}", refresh=False)
+            last = self._experiment.last_round
+            current = min(len(progress.rows) + 1, last)
+            self._bar.set_description(f"epoch {current}/{last}", refresh=False)
         self._bar.set_postfix_str(
             f"loss {loss:.6g}, reconstruction {reconstruction:.4g}, KL {kl:.3g}", refresh=False
         )
@@ -53,9 +59,36 @@ class Display:
 
     def _line(self, row: Row) -> str:
         name = self._experiment.round_name
-        total = self._rounds if name == "epoch" else self._experiment.steps
         values = (f"{k} {v:.6g}" for k, v in row.items() if k not in (name, "last_loss", "seconds"))
-        return f"{name} {row[name]:.0f}/{total}  {'  '.join(values)}  {row['seconds']:.1f} s"
+        where = f"{name} {row[name]:.0f}/{self._experiment.last_round}"
+        return f"{where}  {'  '.join(values)}  {row['seconds']:.1f} s"
+
+
+class Preview:
+    """Keeps a picture of the training as it stands, until its end; a `training.Listener`."""
+
+    def __init__(
+        self, experiment: Experiment, path: Path, draw: Callable[[Progress], bytes], quiet: bool
+    ) -> None:
+        self._steps, self._path, self._draw, self._quiet = experiment.steps, path, draw, quiet
+        self._drawn_at = -math.inf
+
+    def on_steps(self, progress: Progress) -> None:
+        """Nothing: there is something new to see after whole rounds."""
+
+    def on_round(self, progress: Progress, report: str | None) -> None:
+        now = time.monotonic()
+        if progress.step == self._steps or now - self._drawn_at < PREVIEW_SECONDS:
+            return
+        write_atomically(self._path, self._draw(progress))
+        if self._drawn_at < 0 and not self._quiet:
+            tqdm.write(
+                f"{self._path} shows how far it is; it is drawn again as the training goes on"
+            )
+        self._drawn_at = now
+
+    def close(self) -> None:
+        """Nothing: the preview of a run that was stopped stays."""
 
 
 class TensorBoard:

@@ -177,15 +177,38 @@ def curves(
     figure = _blank(12.6, 4)
     figure.suptitle(title)
     for axes, (name, label, shown) in zip(figure.subplots(1, 3), panels, strict=True):
-        for column, legend in shown.items():
-            marker = "o" if len(rows) < 40 else None
-            values = [row[column] for row in rows]
-            axes.plot([row[x] for row in rows], values, marker=marker, ms=3, label=legend)
-        axes.set(title=name, xlabel=x, ylabel=label)
-        axes.grid(alpha=0.3)
-        if len(shown) > 1:
-            axes.legend()
+        _curve(axes, rows, x, (name, label), shown)
     figure.axes[2].set_ylim(bottom=0)  # so that a KL that hardly moves looks so
+    return figure
+
+
+def preview(
+    frame: np.ndarray,
+    rows: Sequence[Row],
+    x: str,
+    end: int,
+    total: tuple[str, str],
+    columns: Mapping[str, str],
+    title: str,
+) -> Figure:
+    """How far a training is: the latest picture for the GIF, and the curve of the total so far.
+
+    Args:
+      frame: uint8 [height, width].
+      rows: the history so far.
+      x: the column along the horizontal axis: "epoch" or "step".
+      end: the last epoch or step.
+      total: title and unit of the curve.
+      columns: what the curve shows: columns of the history with their legends.
+      title: of the figure.
+    """
+    figure = _blank(9.6, 4.6)
+    figure.suptitle(title)
+    samples, curve = figure.subplots(1, 2)
+    samples.imshow(frame, cmap="gray", vmin=0, vmax=255)
+    samples.set(title="Samples", xticks=[], yticks=[])
+    _curve(curve, rows, x, total, columns)
+    curve.set_xlim(0, end)
     return figure
 
 
@@ -193,6 +216,19 @@ def total_axis(config: Any, total: tuple[str, str]) -> tuple[str, str]:
     """Title and unit of the first panel of `curves`: `total`, or the ELBO's if that is trained."""
     trains_elbo = getattr(config, "objective", "document") == "elbo"
     return ("ELBO, negated", "nats per image") if trains_elbo else total
+
+
+def _curve(
+    axes: Axes, rows: Sequence[Row], x: str, total: tuple[str, str], columns: Mapping[str, str]
+) -> None:
+    for column, legend in columns.items():
+        marker = "o" if len(rows) < 40 else None
+        values = [row[column] for row in rows]
+        axes.plot([row[x] for row in rows], values, marker=marker, ms=3, label=legend)
+    axes.set(title=total[0], xlabel=x, ylabel=total[1])
+    axes.grid(alpha=0.3)
+    if len(columns) > 1:
+        axes.legend()
 
 
 def _draw_class_priors(

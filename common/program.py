@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from common.datasets import Dataset
     from common.runs import Record, Run
     from common.training import Experiment, Posterior, Progress
+
+PREVIEW = "preview.png"  # stands in the folder of a run until it is finished
 
 
 @dataclass(frozen=True)
@@ -232,11 +235,11 @@ def _refuse_other_settings(run: Run, program: Program, given: Mapping[str, Any])
 def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespace) -> None:
     from common import devices
     from common.chance import Seeded
-    from common.display import Display, TensorBoard
+    from common.display import Display, Preview, TensorBoard
     from common.training import fit
 
     record, quiet = run.record, options.quiet
-    listeners: list[Display | TensorBoard] = []
+    listeners: list[Display | Preview | TensorBoard] = []
     try:
         changed = run.begin_session(program.source_digest, devices.describe())
         if not quiet:
@@ -246,6 +249,8 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         if not quiet:
             print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
         listeners.append(Display(experiment, quiet))
+        draw = partial(_preview, program, run, experiment)
+        listeners.append(Preview(experiment, run.folder / PREVIEW, draw, quiet))
         if options.tensorboard:
             listeners.append(TensorBoard(run.folder / "tensorboard", experiment.round_name))
         progress = fit(experiment, run.checkpoints, listeners)
@@ -314,6 +319,7 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
     }
     record.finished = True
     run.save()
+    (run.folder / PREVIEW).unlink(missing_ok=True)
 
 
 def usual_pictures(
@@ -364,6 +370,23 @@ def usual_pictures(
             row_labels=[f"asked for {digit}" for digit in digits],
         )
     return pictures
+
+
+def _preview(program: Program, run: Run, experiment: Experiment, progress: Progress) -> bytes:
+    """The picture that stands in the run's folder while it trains."""
+    from common import plotting
+
+    name = experiment.round_name
+    figure = plotting.preview(
+        progress.frames[-1],
+        progress.rows,
+        name,
+        experiment.last_round,
+        plotting.total_axis(experiment.config, program.total),
+        program.columns,
+        f"{program.name} after {name} {progress.rows[-1][name]:.0f} of {experiment.last_round}",
+    )
+    return plotting.to_png(figure, _note(run, program))
 
 
 def _note(run: Run, program: Program) -> str:

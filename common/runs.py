@@ -5,7 +5,7 @@ artifacts/runs/<module>/0001/
     history.csv     a row for each epoch (or each hundred steps)
     steps.npz       loss, reconstruction and KL of every single step
     weights.npz     the trained variables, in the document's order
-    *.png, training.gif
+    *.png, training.gif; until the end preview.png
     checkpoints/    the latest two
 """
 
@@ -114,12 +114,10 @@ class Run:
           The entries that a resumed run had otherwise: its last bits may differ from those of a run
           in one piece.
         """
-        now = {"source_sha256": source_sha256, **environment}
         record = self.record
+        now = {"source_sha256": source_sha256, **environment}
         before = {"source_sha256": record.source_sha256, **record.environment}
-        changed = [name for name in now if name in before and now[name] != before[name]]
-        if not record.environment:
-            changed = []  # the first session
+        changed = [k for k in now if record.environment and now[k] != before.get(k, now[k])]
         if changed:
             record.earlier_sessions.append(before)
         record.source_sha256, record.environment = source_sha256, environment

@@ -99,6 +99,12 @@ class Experiment:
         return self.steps_per_row or self.batches.steps_per_pass
 
     @property
+    def last_round(self) -> int:
+        """What the last row of the history is called: the number of epochs, or of steps."""
+        rounds = -(-self.steps // self.steps_per_round)
+        return rounds if self.round_name == "epoch" else self.steps
+
+    @property
     def steps_per_call(self) -> int:
         """Steps that one call of the graph makes. Any number gives the same results; a stop waits
         for the end of the call, so about a second's work is a good choice."""

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from common import datasets, plotting
+from common import datasets, display, plotting
 from common.errors import BadInput
 from reproductions import MODULES, program, rmsprop_vae
 from tests.conftest import ROOT, small
@@ -190,6 +190,31 @@ def test_pictures_say_which_settings_are_not_the_documents_and_quiet_prints_noth
     assert notes == {"mlp_vae, 1 epochs, batch-size 1000, objective elbo, seed 0"}
     assert tuple(capfd.readouterr()) == ("", "")
     assert (on_sample / "artifacts" / "runs" / "mlp_vae" / "0001" / "run.json").exists()
+
+
+def test_a_preview_stands_in_the_folder_while_a_run_trains(
+    on_sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    plain_preview = plotting.preview
+
+    def preview(frame: np.ndarray, *rest: Any) -> Figure:
+        drawn.append((len(rest[0]), *rest[1:3], rest[-1]))
+        assert (Path("run") / "preview.png").exists() == (rest[0][-1]["step"] == 200)
+        return plain_preview(frame, *rest)
+
+    monkeypatch.setattr(plotting, "preview", preview)
+    options = ["--steps", "250", "--hidden", "4", "--output", "run"]
+    monkeypatch.setattr(display, "PREVIEW_SECONDS", 3600)
+    assert rmsprop_vae.main([*options[:-1], "first"]) == 0
+    assert drawn == [(1, "step", 250, "rmsprop_vae after step 100 of 250")]
+    drawn.clear()
+    monkeypatch.setattr(display, "PREVIEW_SECONDS", 0)
+    capsys.readouterr()
+    assert rmsprop_vae.main(options) == 0
+    assert [rows for rows, *_ in drawn] == [1, 2]  # the third round is the last: no preview
+    assert capsys.readouterr().out.count("preview.png") == 1
+    assert not (Path("run") / "preview.png").exists()
 
 
 def test_a_run_is_not_overwritten_nor_resumed_once_finished(

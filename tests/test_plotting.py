@@ -244,6 +244,19 @@ def test_curves_draw_the_columns_of_the_history_with_their_units(rows: int) -> N
         assert {line.get_marker() for axes in figure.axes for line in axes.lines} == {"o"}
 
 
+def test_a_preview_shows_the_latest_frame_and_how_far_the_training_is() -> None:
+    frame = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    history: list[Row] = [{"epoch": i, "loss": 9.0 - i} for i in (1, 2)]
+    figure = plotting.preview(frame, history, "epoch", 50, ("Cost", "nats"), {"loss": "it"}, "Two")
+    assert figure.get_suptitle() == "Two"
+    samples, curve = figure.axes
+    np.testing.assert_array_equal(samples.images[0].get_array(), frame)
+    [line] = curve.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 8], [2, 7]])
+    assert (curve.get_title(), curve.get_ylabel()) == ("Cost", "nats")
+    assert curve.get_xlim() == (0, 50)
+
+
 # --- PNG ------------------------------------------------------------------------------------------
 
 
@@ -263,6 +276,9 @@ def one_of_each() -> dict[str, Figure]:
             np.zeros([10, 2]), np.arange(10), "0123456789", np.eye(10, 2)
         ),
         "curves": plotting.curves(history, "step", ("Loss", "nats"), {"loss": "it"}, "Title"),
+        "preview": plotting.preview(
+            np.eye(SIDE, dtype=np.uint8), history, "step", 9, ("Loss", "nats"), {"loss": "it"}, "A"
+        ),
     }
 
 
@@ -273,6 +289,7 @@ FIGURES = (
     "reconstructions",
     "latent_scatter",
     "curves",
+    "preview",
 )
 
 

@@ -312,7 +312,7 @@ TABLES = {
     "tutorials": Table(
         tutorials,
         {"en": "document | title | date | module | a whole run takes",
-         "zh": "文档 | 标题 | 日期 | 模块 | 完整运行用时"},
+         "zh": "文档 | 标题 | 日期 | 模块 | 完整训练用时"},
         {"en": "Times from `artifacts/reference/<module>/run.json`: two cores, no GPU.",
          "zh": "用时取自 `artifacts/reference/<module>/run.json`：双核，无 GPU。"},
     ),
@@ -320,8 +320,8 @@ TABLES = {
         results,
         {"en": "module | document | quantity | printed there | original on TF 1.14 / 2.0 | ours |"
          " digits agreed (float64, 100 steps)",
-         "zh": "模块 | 文档 | 指标 | 文档所印 | 原程序（TF 1.14 / 2.0） | 本项目 |"
-         " 一致位数（float64，100 步）"},
+         "zh": "模块 | 文档 | 指标 | 文档打印的值 | 原程序（TF 1.14 / 2.0） | 本项目 |"
+         " 相同的有效位数（float64，100 步）"},
         {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json` and"
          " `lockstep.json`.",
          "zh": "取自 `golden/*/full-runs.json`，以及 `artifacts/reference/<module>/` 中的"
@@ -332,26 +332,26 @@ TABLES = {
         {"en": "module | precision | steps compared | horizon | largest difference | at step |"
          " digits agreed up to step 1 | 10 | 100",
          "zh": "模块 | 精度 | 比较步数 | 可比步数 | 最大相对差 | 所在步 |"
-         " 至第 1 步一致位数 | 10 | 100"},
+         " 至第 1 步相同的有效位数 | 10 | 100"},
         {"en": "From `artifacts/reference/<module>/lockstep.json`; digits are rounded down.",
-         "zh": "取自 `artifacts/reference/<module>/lockstep.json`；位数向下取整。"},
+         "zh": "取自 `artifacts/reference/<module>/lockstep.json`；有效位数向下取整。"},
     ),
     "wholeruns": Table(
         wholeruns,
         {"en": "module | quantity | ours (seeds) | original (seeds) | difference, % | in sd |"
          " 90 % interval, % | smallest margin shown | power at 2 % | verdict",
-         "zh": "模块 | 指标 | 本项目（种子数） | 原程序（种子数） | 差，% | 以标准差计 |"
-         " 90 % 区间，% | 所能证明的最小界限 | 2 % 时的功效 | 结论"},
+         "zh": "模块 | 指标 | 本项目（种子数） | 原程序（种子数） | 差，% | 差，以标准差计 |"
+         " 90% 区间，% | 所能证明的最小界值 | 2% 时的检验功效 | 结论"},
         {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json`; sd:"
          " standard deviation between seeds, of both sides together. Margins are rounded up.",
          "zh": "取自 `golden/*/full-runs.json` 与 `artifacts/reference/<module>/seeds.json`；标准差"
-         "为两边合并的种子间标准差。界限向上取整。"},
+         "为两边合并的种子间标准差。界值向上取整。"},
     ),
     "spreads": Table(
         spreads,
         {"en": "module | quantity | sd of ours (seeds) | sd of the original's (seeds) | ratio |"
          " 90 % interval | F-test, p | Kolmogorov-Smirnov, p",
-         "zh": "模块 | 指标 | 本项目标准差（种子数） | 原程序标准差（种子数） | 比 | 90 % 区间 |"
+         "zh": "模块 | 指标 | 本项目标准差（种子数） | 原程序标准差（种子数） | 比 | 90% 区间 |"
          " F 检验 p | Kolmogorov-Smirnov 检验 p"},
         {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json`; sd:"
          " standard deviation between seeds.",
@@ -368,12 +368,13 @@ TABLES = {
          " test images, mean ± standard deviation between seeds. Log-likelihoods are sampled on the"
          " first 100 images.",
          "zh": "取自 `artifacts/reference/<module>/seeds.json` 中的 `evaluation`；其他设置取自"
-         " `artifacts/reference/<module>/*/run.json`。"},
+         " `artifacts/reference/<module>/*/run.json`。单位为每张图像多少 nat，"
+         "对 10,000 张测试图像取平均；± 为种子间标准差。对数似然在前 100 张图像上采样求得。"},
     ),
     "wanted": Table(
         wanted,
         {"en": "wanted digit, % | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | all | 95 % interval",
-         "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部 | 95 % 区间"},
+         "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部 | 95% 区间"},
         {"en": "From `golden/004/class-grids.npz`, `artifacts/reference/<module>/seeds.json` and"
          " `artifacts/reference/<module>/*/run.json`.",
          "zh": "取自 `golden/004/class-grids.npz`、`artifacts/reference/<module>/seeds.json` 与"
@@ -383,20 +384,20 @@ TABLES = {
         controls,
         {"en": "module | trap | float32 | float64", "zh": "模块 | 陷阱 | float32 | float64"},
         {"en": "From the list in `tests/test_negative_controls.py`, which asserts each of them.",
-         "zh": "取自 `tests/test_negative_controls.py` 中的列表，该测试逐一验证。"},
+         "zh": "取自 `tests/test_negative_controls.py` 中的列表，该测试对此逐一断言。"},
     ),
     "dose": Table(
         dose_response.table,
         {"en": "module | mistake | seeds | final loss, difference in % (90 % interval) | whole"
          " curve, difference in % (90 % interval) | final loss, in sd | p of no difference |"
          " whole runs, margin 2 % | lockstep float32: step | float64: step",
-         "zh": "模块 | 错误 | 种子数 | 最终损失之差，%（90 % 区间） |"
-         " 整条曲线之差，%（90 % 区间） | 最终损失之差，以标准差计 | 无差异检验的 p 值 |"
-         " 完整运行，界限 2 % | 锁步 float32：步 | float64：步"},
+         "zh": "模块 | 错误 | 种子数 | 最终损失之差，%（90% 区间） |"
+         " 整条曲线之差，%（90% 区间） | 最终损失之差，以标准差计 | 无差异检验的 p 值 |"
+         " 完整训练，界值 2% | 逐步核对，float32：步 | float64：步"},
         {"en": "From `artifacts/reference/dose-response.json` and `golden/*/full-runs.json`; seeds:"
          " of the wrong variant and of the original.",
          "zh": "取自 `artifacts/reference/dose-response.json` 与 `golden/*/full-runs.json`；"
-         "种子数：错误变体与原程序。"},
+         "种子数：错误的变体与原程序。"},
     ),
     "sharpness": Table(
         sharpness.mistakes_table,
@@ -427,7 +428,7 @@ TABLES = {
 
 # English cells in Chinese, in the order in which they are replaced.
 CHINESE = (
-    (r"cost of a batch, mean of epoch 50", "一个批次的代价，第 50 轮均值"),
+    (r"cost of a batch, mean of epoch 50", "一个批次的 `cost`，第 50 轮的均值"),
     (r"validation loss after 30 epochs, nats", "30 轮后的验证损失，nat"),
     (r"test ELBO after 100 epochs, nats", "100 轮后的测试 ELBO，nat"),
     (r"loss of steps 2,901 to 3,000, nats", "第 2,901 至 3,000 步的损失，nat"),
@@ -439,8 +440,8 @@ CHINESE = (
     (r"^none$", "无"),
     (r"stopped after (\d+) of (\d+)", r"在第 \1 轮停止（共 \2 轮）"),
     (r" \((\d+) seeds?\)", r"（\1 个种子）"),
-    (r"mean cost of an epoch", "每轮平均代价"),
-    (r"mean loss of 100 steps", "每 100 步平均损失"),
+    (r"mean cost of an epoch", "每轮的平均 `cost`"),
+    (r"mean loss of 100 steps", "每 100 步的平均损失"),
     (r"training loss", "训练损失"),
     (r"validation loss", "验证损失"),
     (r"test ELBO", "测试 ELBO"),
@@ -448,23 +449,39 @@ CHINESE = (
     (r", whole curve$", "，整条曲线"),
     (r", epoch (\d+)$", r"，第 \1 轮"),
     (r", first (\d+) epochs$", r"，前 \1 轮"),
-    (r"equivalent within (\d) %", r"在 \1 % 内等价"),
-    (r"not shown within 2 %", "未能证明在 2 % 内等价"),
+    (r"equivalent within (\d) %", r"在 \1% 以内等价"),
+    (r"not shown within 2 %", "未能证明在 2% 以内等价"),
     (r"DIFFERENT", "不同"),
     (r"single run inside the 95 % interval of (\d+) runs \((.*)\)",
-     r"单次运行在另一方 \1 次运行的 95 % 区间之内（\2）"),
+     r"单次运行在另一方 \1 次运行的 95% 预测区间之内（\2）"),
     (r"single run OUTSIDE the 95 % interval of (\d+) runs \((.*)\)",
-     r"单次运行在另一方 \1 次运行的 95 % 区间之外（\2）"),
+     r"单次运行在另一方 \1 次运行的 95% 预测区间之外（\2）"),
     (r"one run each: a difference, no test", "各有一次运行：只有差，无法检验"),
     (r"^none: the right module$", "无：正确的模块"),
     (r"^learning rate", "学习率"),
     (r"^epsilon (\S+) for (\S+)$", r"epsilon 用 \1 代替 \2"),
-    (r"^mean square from zeros$", "均方从零开始"),
-    (r"^pixels x / 255 for (.+)$", r"像素用 x / 255 代替 \1"),
+    (r"^(\w+)'s epsilon (\S+) for (\S+)$", r"\1 的 epsilon 用 \2 代替 \3"),
+    (r"^Adam's beta powers in double precision$", "Adam 的 beta 的幂用双精度计算"),
+    (r"^mean square from zeros$", "均方从 0 开始"),
+    (r"^(?:pixels )?(x [/*] \S+) for (x [/*] \S+)$", r"像素用 \1 代替 \2"),
     (r"^60,000 images for 55,000$", "用 60,000 张图像代替 55,000 张"),
-    (r"^sum for mean over the batch$", "批内求和代替平均"),
-    (r"^mean for sum over the batch$", "批内平均代替求和"),
+    (r"^binarised at (\d+)$", r"以 \1 为阈值二值化"),
+    (r"^noise one step late$", "噪声晚一步"),
+    (r"^batches one step late$", "批次晚一步"),
+    (r"^sum for mean over the batch$", "对批次求和，而不是取平均"),
+    (r"^mean for sum over the batch$", "对批次取平均，而不是求和"),
+    (r"^KL not divided by the batch$", "KL 没有除以批次大小"),
+    (r"^half the KL$", "KL 减半"),
+    (r"^one KL for two$", "KL 只加一次，而不是两次"),
+    (r"^closed-form KL for one sample$", "KL 用闭式，而不用单样本估计"),
+    (r"^no guard in the logarithms$", "对数里没有护栏"),
+    (r"^cross-entropy from logits$", "从 logit 计算交叉熵"),
+    (r"^Keras 3's cross-entropy$", "Keras 3 的交叉熵"),
+    (r"^Keras 3's Nadam: (\S+)$", r"Keras 3 的 Nadam：\1"),
     (r"^Keras 3's Nadam$", "Keras 3 的 Nadam"),
+    (r"^leaky slope (\S+) for (\S+)$", r"leaky ReLU 的斜率用 \1 代替 \2"),
+    (r"^the original, one run$", "原程序，一次运行"),
+    (r", seed (\d+)$", r"，种子 \1"),
     (r"^weight of the KL$", "KL 的权重"),
     (r"^accepted$", "接受"),
     (r"^rejected$", "拒绝"),
@@ -472,7 +489,7 @@ CHINESE = (
     (r"^not found$", "未发现"),
     (r"^(1e-\d+) at step (\d+)$", r"\1（第 \2 步）"),
     (r"^accepted, (\d+) of (\d+)", r"接受 \1/\2"),
-    (r"^without a graph \(eager\)$", "不用计算图（eager）"),
+    (r"^without a graph \(eager\)$", "不用计算图（即时执行）"),
     (r"^XLA on for off, off for on$", "XLA 开关互换"),
     (r"^exp\(v\) as sqrt\(exp\(2v\)\)$", "exp(v) 写作 sqrt(exp(2v))"),
     (r"^another order of the sums$", "换一种求和次序"),
@@ -480,6 +497,7 @@ CHINESE = (
     (r"^without oneDNN$", "不用 oneDNN"),
     (r"(\d) min$", r"\1 分钟"),
     (r"(\d) s$", r"\1 秒"),
+    (r"(?<=\d) %", "%"),
 )  # fmt: skip
 
 
