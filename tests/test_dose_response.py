@@ -18,7 +18,6 @@ from reproductions import program
 from reproductions.evidence import dose_response, kept
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
 from reproductions.evidence.mistakes import (
-    EPSILON,
     OPTIMIZER,
     epsilon,
     kl_weight,
@@ -50,13 +49,12 @@ def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(
     module: str, sample: Callable[[str], Dataset]
 ) -> None:
     good = built(module, sample).optimizer
-    assert good.epsilon == EPSILON[module]  # type: ignore[attr-defined]
     assert type(good).__name__ == OPTIMIZER[module]
     with planted(learning_rate(module, FACTOR)):
         assert built(module, sample).optimizer.learning_rate == FACTOR * good.learning_rate
     with planted(epsilon(module, FACTOR)):
         wrong = built(module, sample).optimizer
-        assert wrong.epsilon == FACTOR * EPSILON[module]  # type: ignore[attr-defined]
+        assert wrong.epsilon == FACTOR * good.epsilon  # type: ignore[attr-defined]
         assert wrong.learning_rate == good.learning_rate
     again = built(module, sample).optimizer
     assert (again.learning_rate, again.epsilon) == (good.learning_rate, good.epsilon)  # type: ignore[attr-defined]

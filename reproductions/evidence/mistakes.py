@@ -7,13 +7,19 @@ experiment has to be built and run inside that block.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
+
+from common import chance
+from common.datasets import Dataset
 from common.lazy import tf
 from common.training import Losses
 
@@ -23,13 +29,6 @@ OPTIMIZER = {  # the name by which each module calls its optimiser
     "elbo_cvae": "KerasAdam",
     "rmsprop_vae": "TF1RMSProp",
     "tfp_cvae": "KerasAdam",
-}
-EPSILON = {  # of that optimiser
-    "mlp_vae": 1e-8,
-    "conv_vae": 1e-7,
-    "elbo_cvae": 1e-7,
-    "rmsprop_vae": 1e-10,
-    "tfp_cvae": 1e-7,
 }
 
 
@@ -67,8 +66,12 @@ def optimizer_setting(module: str, what: str, **settings: float) -> Mistake:
 
 def epsilon(module: str, factor: float) -> Mistake:
     """An epsilon of the optimiser that is multiplied by `factor`."""
-    what = f"epsilon × {factor:.12g}"
-    return optimizer_setting(module, what, epsilon=factor * EPSILON[module])
+
+    def wrong(optimizer: Any) -> Any:
+        default = inspect.signature(optimizer).parameters["epsilon"].default
+        return partial(optimizer, epsilon=factor * default)
+
+    return Mistake(module, f"epsilon × {factor:.12g}", OPTIMIZER[module], wrong)
 
 
 def kl_weight(module: str, factor: float) -> Mistake:
@@ -112,3 +115,51 @@ def divided_pixels(module: str) -> Mistake:
         return tf.cast(x, dtype)
 
     return constant(module, "pixels x / 255 for x · float32(1/255)", "inputs", divided)
+
+
+def multiplied_pixels(module: str) -> Mistake:
+    """Pixels x · float32(1/255) where the document divides."""
+
+    def multiplied(images: tf.Tensor, dtype: str) -> tf.Tensor:
+        x = tf.cast(images, tf.float32)[..., tf.newaxis] * np.float32(1 / 255)
+        return tf.cast(x, dtype)
+
+    return constant(module, "pixels x · float32(1/255) for x / 255", "inputs", multiplied)
+
+
+def other_chance(module: str, what: str, late: Callable[[int], chance.Chance]) -> Mistake:
+    """Other chance for the recorded one, made from its seed."""
+
+    def wrong(good: Any) -> Any:
+        def experiment(config: Any, data: Dataset, recorded: chance.Recorded, dtype: str) -> Any:
+            return good.experiment(config, data, late(recorded.seed), dtype)
+
+        return dataclasses.replace(good, experiment=experiment)
+
+    return Mistake(module, what, "PROGRAM", wrong)
+
+
+def late_noise(module: str) -> Mistake:
+    """For each step the noise of the next one."""
+
+    class Late(chance.Recorded):
+        def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
+            return super().noise(step + 1, shape)
+
+    return other_chance(module, "noise one step late", Late)
+
+
+def late_batches(module: str) -> Mistake:
+    """For each step the batch of the next one."""
+
+    class NextStep(chance.Batches):
+        def __call__(self, step: int) -> np.ndarray:
+            return super().__call__(step + 1)
+
+    class Late(chance.Recorded):
+        def batches(
+            self, n: int, batch_size: int, tail: chance.Tail, buffer: int | None = None
+        ) -> chance.Batches:
+            return NextStep(self._permutation(n), n, batch_size, tail="drop")
+
+    return other_chance(module, "batches one step late", Late)

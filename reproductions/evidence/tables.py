@@ -8,7 +8,6 @@ and says below it which files its rows come from; a number in a sentence stands 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -22,7 +21,8 @@ from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import dose_response, kept, sharpness, whole_runs
+from reproductions.evidence import dose_response, kept, rules, sharpness, whole_runs
+from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.lockstep import floored
 from reproductions.evidence.whole_runs import ceil_percent
@@ -267,10 +267,9 @@ def _shares(right: Any, of: int) -> list[str]:
 
 def controls() -> Rows:
     """A row for each mistake made on purpose: the step at which lockstep rejects it."""
-    tests = importlib.import_module("tests.test_negative_controls")
     return [
-        [f"`{c.module}`", c.trap, *("–" if n is None else str(n) for n in (c.float32, c.float64))]
-        for c in tests.CONTROLS
+        [f"`{mistake.module}`", mistake.what, *("–" if n is None else str(n) for n in steps)]
+        for mistake, *steps in CONTROLS
     ]
 
 
@@ -383,8 +382,17 @@ TABLES = {
     "controls": Table(
         controls,
         {"en": "module | trap | float32 | float64", "zh": "模块 | 陷阱 | float32 | float64"},
-        {"en": "From the list in `tests/test_negative_controls.py`, which asserts each of them.",
-         "zh": "取自 `tests/test_negative_controls.py` 中的列表，该测试对此逐一断言。"},
+        {"en": "From the list in `reproductions/evidence/controls.py`;"
+         " `tests/test_negative_controls.py` asserts each of them.",
+         "zh": "取自 `reproductions/evidence/controls.py` 中的列表，"
+         "`tests/test_negative_controls.py` 对此逐一断言。"},
+    ),
+    "rules": Table(
+        rules.table,
+        {"en": "rule | mistakes found | right modules accepted | right modules refused",
+         "zh": "规则 | 发现的错误 | 接受的正确模块 | 误拒的正确模块"},
+        {"en": "From `artifacts/reference/rules.json`; twenty steps.",
+         "zh": "取自 `artifacts/reference/rules.json`；各二十步。"},
     ),
     "dose": Table(
         dose_response.table,
@@ -463,7 +471,7 @@ CHINESE = (
     (r"^(\w+)'s epsilon (\S+) for (\S+)$", r"\1 的 epsilon 用 \2 代替 \3"),
     (r"^Adam's beta powers in double precision$", "Adam 的 beta 的幂用双精度计算"),
     (r"^mean square from zeros$", "均方从 0 开始"),
-    (r"^(?:pixels )?(x [/*] \S+) for (x [/*] \S+)$", r"像素用 \1 代替 \2"),
+    (r"^pixels (x [/·] \S+) for (x [/·] \S+)$", r"像素用 \1 代替 \2"),
     (r"^60,000 images for 55,000$", "用 60,000 张图像代替 55,000 张"),
     (r"^binarised at (\d+)$", r"以 \1 为阈值二值化"),
     (r"^noise one step late$", "噪声晚一步"),
@@ -471,7 +479,6 @@ CHINESE = (
     (r"^sum for mean over the batch$", "对批次求和，而不是取平均"),
     (r"^mean for sum over the batch$", "对批次取平均，而不是求和"),
     (r"^KL not divided by the batch$", "KL 没有除以批次大小"),
-    (r"^half the KL$", "KL 减半"),
     (r"^one KL for two$", "KL 只加一次，而不是两次"),
     (r"^closed-form KL for one sample$", "KL 用闭式，而不用单样本估计"),
     (r"^no guard in the logarithms$", "对数里没有护栏"),
@@ -480,6 +487,11 @@ CHINESE = (
     (r"^Keras 3's Nadam: (\S+)$", r"Keras 3 的 Nadam：\1"),
     (r"^Keras 3's Nadam$", "Keras 3 的 Nadam"),
     (r"^leaky slope (\S+) for (\S+)$", r"leaky ReLU 的斜率用 \1 代替 \2"),
+    (r"^TensorFlow's guide (“.*”): forward pass, 1e-7$", r"TensorFlow 指南\1：只看前向，1e-7"),
+    (r"^TensorFlow's guide (“.*”): 1e-5 for ten steps, then 5 %$",
+     r"TensorFlow 指南\1：前十步 1e-5，其后 5%"),
+    (r"^Paddle's guide: two rounds of the loss, 1e-6$", "Paddle 指南：两轮损失，1e-6"),
+    (r"^the lockstep in (float\d\d)$", r"逐步核对，\1"),
     (r"^the original, one run$", "原程序，一次运行"),
     (r", seed (\d+)$", r"，种子 \1"),
     (r"^weight of the KL$", "KL 的权重"),

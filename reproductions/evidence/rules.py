@@ -1,0 +1,144 @@
+"""What other rules see of the forty mistakes: `python -m reproductions.evidence.rules`.
+
+TensorFlow's two guides to migration and Paddle's guide to reproducing papers say when a port counts
+as equal. Each mistake of `controls.py` is trained for a few steps, and each rule is asked whether
+it finds it; and whether it lets the right modules pass. The rules are taken as their guides print
+them. What they are applied to is ours: the losses of a module on its recording's weights, images
+and noise. The results go to `artifacts/reference/rules.json`, one at a time, so a command that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common import datasets, lockstep
+from common.files import write_atomically
+from reproductions import GOLDEN, program
+from reproductions.evidence import kept
+from reproductions.evidence.controls import CONTROLS
+from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.lockstep import series, verify
+from reproductions.evidence.mistakes import Mistake, planted
+
+RESULTS = kept.REFERENCE / "rules.json"
+STEPS = 20
+RIGHT = "the right module"
+
+
+class Rule(NamedTuple):
+    """When a guide calls two series of losses equal."""
+
+    name: str
+    precision: str
+    equal: Callable[[np.ndarray, np.ndarray], bool] | None  # (ours, theirs); None: the lockstep's
+
+
+def _forward_only(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """`assert_allclose` with its default, on what the forward pass computes before any update."""
+    return bool(np.allclose(ours[:1], theirs[:1], rtol=1e-7, atol=0))
+
+
+def _ten_then_the_rest(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    first = np.allclose(ours[:10], theirs[:10], rtol=0, atol=1e-5)
+    return bool(first and np.allclose(ours[10:], theirs[10:], rtol=0.05, atol=0))
+
+
+def _two_rounds(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return bool(np.abs(ours[:2] - theirs[:2]).mean() <= 1e-6)
+
+
+RULES = (
+    Rule("TensorFlow's guide “Validate correctness”: forward pass, 1e-7", "float32", _forward_only),
+    Rule(
+        "TensorFlow's guide “Debug a migrated training pipeline”: 1e-5 for ten steps, then 5 %",
+        "float32",
+        _ten_then_the_rest,
+    ),
+    Rule("Paddle's guide: two rounds of the loss, 1e-6", "float32", _two_rounds),
+    Rule("the lockstep in float32", "float32", None),
+    Rule("the lockstep in float64", "float64", None),
+)
+
+
+# --- Making the results ---------------------------------------------------------------------------
+
+
+def followed(module: str, precision: str, mistake: Mistake | None) -> dict[str, Any]:
+    """How far a module's losses are from its recording's, and what the lockstep says of it."""
+    recording = lockstep.load(GOLDEN / DOCUMENTS[module].number / f"lockstep-{precision}.json")
+    data = datasets.load(program(module).dataset, quiet=True)
+    with planted(mistake) if mistake else nullcontext():
+        verdict = verify(program(module), recording, data, STEPS)
+    return {"difference": series(verdict), "problems": list(verdict.problems)}
+
+
+def make(path: Path = RESULTS) -> None:
+    """Makes what the file does not have yet."""
+    content = load(path)
+    wanted = [(d.module, RIGHT, None) for d in RECORDED]
+    mistakes = [(c.mistake.module, c.mistake.what, c.mistake) for c in CONTROLS]
+    for module, what, mistake in [*wanted, *mistakes]:
+        entry = content.setdefault(module, {}).setdefault(what, {})
+        for precision in lockstep.FLOOR:
+            if precision not in entry:
+                entry[precision] = followed(module, precision, mistake)
+                write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                print(module, what, precision, entry[precision]["problems"][:1], flush=True)
+
+
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    """The results: module -> mistake -> precision -> relative differences and problems."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+# --- What they say --------------------------------------------------------------------------------
+
+
+def finds(rule: Rule, module: str, entry: dict[str, Any]) -> bool:
+    """Whether a rule calls a module different from its original."""
+    found = entry[rule.precision]
+    if rule.equal is None:
+        return bool(found["problems"])
+    name = f"lockstep-{rule.precision}.json"
+    recording = lockstep.load(GOLDEN / DOCUMENTS[module].number / name)
+    theirs = recording.loss[: len(found["difference"])]
+    return not rule.equal(theirs * (1 + np.array(found["difference"])), theirs)
+
+
+def table(results: dict[str, Any] | None = None) -> list[list[str]]:
+    """A row for each rule: how many mistakes it finds, how many right modules it lets pass."""
+    results = load() if results is None else results
+    rows = []
+    for rule in RULES:
+        verdicts = {
+            (module, what): finds(rule, module, entry)
+            for module, entries in results.items()
+            for what, entry in entries.items()
+        }
+        wrong = [found for (_, what), found in verdicts.items() if what != RIGHT]
+        refused = [m for (m, what), found in verdicts.items() if what == RIGHT and found]
+        right = len(verdicts) - len(wrong)
+        passing = f"{right - len(refused)} / {right}"
+        names = ", ".join(f"`{m}`" for m in refused)
+        rows.append([rule.name, f"{sum(wrong)} / {len(wrong)}", passing, names or "–"])
+    return rows
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    make()
+    for row in table():
+        print(" | ".join(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""One run by its command, with `--quick --seed 3 --dtype float64`, read back file by file.
+
+Beside it the same experiment is run step by step, without `fit` and without a folder: what stands
+in the files and on the terminal must be what that computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from common import datasets
+from common.chance import Seeded
+from common.runs import CheckpointFolder, read_csv
+from common.training import Trainer
+from reproductions import program
+from tests.conftest import small
+
+SEED = 3
+OPTIONS = ["--quick", "--seed", str(SEED), "--dtype", "float64"]
+# What a quick run is, and what its model prints: epoch or step -> the number of that line.
+QUICK: dict[str, dict[str, Any]] = {
+    "mlp_vae": {"epochs": 10},
+    "mlp_cvae": {"epochs": 10},
+    "conv_vae": {"epochs": 5},
+    "elbo_cvae": {"epochs": 3},
+    "rmsprop_vae": {"steps": 1_000},
+    "tfp_cvae": {"epochs": 1},
+}
+SLOW = ("mlp_vae", "conv_vae", "elbo_cvae", "tfp_cvae")
+LINES = {
+    "mlp_vae": re.compile(r"^epoch: (\d+) cost= (\S+)$", re.MULTILINE),
+    "mlp_cvae": re.compile(r"^epoch: (\d+) cost= (\S+)$", re.MULTILINE),
+    "elbo_cvae": re.compile(r"^Epoch: (\d+), Test set ELBO: (\S+),", re.MULTILINE),
+    "rmsprop_vae": re.compile(r"^Step (\d+), Loss: (\S+)$", re.MULTILINE),
+}
+
+
+class Pair(NamedTuple):
+    """A run by its command, and what a direct run of the same experiment computes."""
+
+    module: str
+    folder: Path
+    printed: str
+    record: dict[str, Any]
+    rows: list[dict[str, float]]
+    losses: np.ndarray  # [step, 3], of the direct run
+    expected_rows: list[dict[str, float]]
+    experiment: Any  # of the direct run, trained
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(m, marks=[pytest.mark.long] if m in SLOW else []) for m in QUICK],
+)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    module, folder = request.param, tmp_path_factory.mktemp("read-back") / "run"
+    port, printed = program(module), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: small(name))
+        assert port.main([*OPTIONS, "--output", str(folder)]) == 0
+    experiment = port.experiment(
+        port.config(**QUICK[module]), small(port.dataset), Seeded(SEED), "float64"
+    )
+    losses, rows = directly(experiment)
+    return Pair(
+        module, folder, printed.getvalue(), json.loads((folder / "run.json").read_text()),
+        read_csv((folder / "history.csv").read_text()), losses, rows, experiment,
+    )  # fmt: skip
+
+
+def directly(experiment: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
+    """Every step's losses, and the rows of the history, without `fit`."""
+    trainer, size, losses = Trainer(experiment), experiment.steps_per_round, np.zeros([0, 3])
+    rows: list[dict[str, float]] = []
+    for start in range(0, experiment.steps, size):
+        stop = min(start + size, experiment.steps)
+        part = trainer.run(start, stop)
+        losses = np.concatenate([losses, part])
+        images = np.array([len(experiment.batches(step)) for step in range(start, stop)])
+        loss, reconstruction, kl = (images[:, np.newaxis] * part).sum(axis=0) / images.sum()
+        rows.append(
+            {
+                "loss": loss, "reconstruction": reconstruction, "kl": kl, "last_loss": part[-1, 0],
+                **experiment.validate(len(rows) + 1),
+            }
+        )  # fmt: skip
+    return losses, rows
+
+
+def test_the_record_says_what_was_run(pair: Pair) -> None:
+    record, port = pair.record, program(pair.module)
+    assert record["module"] == pair.module
+    assert record["config"] == dataclasses.asdict(port.config()) | QUICK[pair.module]
+    assert (record["seed"], record["dtype"], record["quick"]) == (SEED, "float64", True)
+    assert record["finished"] is True
+    assert record["source_sha256"] == port.source_digest
+
+
+def test_every_step_is_that_of_the_direct_run(pair: Pair) -> None:
+    with np.load(pair.folder / "steps.npz") as steps:
+        assert sorted(steps.files) == ["kl", "loss", "reconstruction"]
+        for column, name in enumerate(("loss", "reconstruction", "kl")):
+            assert steps[name].dtype == np.float64
+            np.testing.assert_array_equal(steps[name], pair.losses[:, column])
+    # A run in float32 whose numbers were cast afterwards would have none between two float32s.
+    assert (pair.losses[:, 0] != pair.losses[:, 0].astype(np.float32)).all()
+
+
+def test_another_seed_would_have_made_another_run(pair: Pair) -> None:
+    port = program(pair.module)
+    other = port.experiment(
+        port.config(**QUICK[pair.module]), small(port.dataset), Seeded(0), "float64"
+    )
+    assert Trainer(other).run(0, 1)[0, 0] != pair.losses[0, 0]
+
+
+def test_the_weights_are_those_of_the_direct_run(pair: Pair) -> None:
+    with np.load(pair.folder / "weights.npz") as weights:
+        saved = [weights[name] for name in sorted(weights.files)]
+    assert all(array.dtype == np.float64 for array in saved)
+    for array, variable in zip(saved, pair.experiment.variables, strict=True):
+        np.testing.assert_array_equal(array, variable.numpy())
+
+
+def test_the_history_has_the_means_of_the_steps(pair: Pair) -> None:
+    name, size = pair.experiment.round_name, pair.experiment.steps_per_round
+    assert len(pair.rows) == len(pair.expected_rows)
+    for k, (row, expected) in enumerate(zip(pair.rows, pair.expected_rows, strict=True)):
+        assert row.pop(name) == (k + 1 if name == "epoch" else (k + 1) * size)
+        assert row.pop("seconds") > 0
+        assert row == pytest.approx(expected, rel=1e-12)
+    final = {k: v for k, v in pair.record["results"].items() if k.startswith("final_")}
+    last = {f"final_{k}": v for k, v in pair.expected_rows[-1].items()}
+    assert {k: final[k] for k in last} == pytest.approx(last, rel=1e-12)
+
+
+def test_the_lines_on_the_terminal_are_the_documents(pair: Pair) -> None:
+    if pair.module not in LINES:
+        assert not re.search("cost=|ELBO:|Loss:", pair.printed)
+        return
+    lines = {int(k): v for k, v in LINES[pair.module].findall(pair.printed)}
+    if pair.module == "rmsprop_vae":  # step 1, and every thousandth
+        expected = {1: pair.losses[0, 0], 1_000: pair.losses[999, 0]}
+        digits = 6
+    elif pair.module == "elbo_cvae":
+        expected = {k + 1: row["test_elbo"] for k, row in enumerate(pair.expected_rows)}
+        digits = 4
+    else:  # the cost of the last batch of every third epoch
+        expected = {k: pair.expected_rows[k - 1]["last_loss"] for k in (1, 4, 7, 10)}
+        digits = 9
+    assert lines == {k: f"{value:.{digits}f}" for k, value in expected.items()}
+
+
+def test_the_results_and_the_evaluation_are_of_the_trained_model(pair: Pair) -> None:
+    port, record = program(pair.module), pair.record
+    results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
+    assert results == port.results(pair.experiment)
+    assert record["evaluation"] == port.evaluate(pair.experiment)
+    for name, value in results.items():
+        if isinstance(value, float):
+            assert f"\n{name}: {value:,.6g}\n" in pair.printed
+
+
+def test_the_last_frame_of_the_gif_is_the_trained_models(pair: Pair) -> None:
+    frames = iio.imread(pair.folder / "training.gif", index=None)
+    assert len(frames) == 1 + len(pair.rows)
+    last = pair.experiment.frame()
+    scale = frames.shape[2] // last.shape[1]
+    shown = frames[-1, : scale * last.shape[0] : scale, : scale * last.shape[1] : scale]
+    shown = shown[..., 0] if shown.ndim == 3 else shown
+    assert np.abs(shown.astype(int) - last.astype(int)).max() <= 255 / 31 / 2 + 1  # levels of grey
+    assert np.abs(frames[0].astype(int) - frames[-1].astype(int)).max() > 50
+
+
+def test_the_latest_checkpoint_is_the_end(pair: Pair) -> None:
+    found = CheckpointFolder(pair.folder / "checkpoints", lambda rows: None).latest()
+    assert found is not None
+    progress, state = found
+    assert progress.step == pair.experiment.steps
+    np.testing.assert_array_equal(progress.losses, pair.losses)
+    for i, variable in enumerate(pair.experiment.variables):
+        np.testing.assert_array_equal(state[f"state_{i:03d}"], variable.numpy())
