@@ -1,8 +1,7 @@
 """Document 002: a convolutional VAE of binarised MNIST on a Monte-Carlo ELBO, by GradientTape.
 
-Source: "TensorFlow从1到2（十一）变分自动编码器和图片自动生成" (TensorFlow from 1 to 2, part 11:
-variational autoencoders and generating pictures), a blog post of 2019-05-05 for TensorFlow 2.0; its
-program is that of the official TF 2.0 alpha tutorial "cvae", where the C stands for convolutional.
+Source: "TensorFlow从1到2（十一）变分自动编码器和图片自动生成" (TensorFlow from 1 to 2, part 11),
+a blog post of 2019-05-05 with the program of the official TF 2.0 alpha tutorial "cvae".
 Trains on the 60,000 images of MNIST, binarised, for 100 epochs, with a code of 50 dimensions.
 
     python -m reproductions.elbo_cvae
@@ -11,24 +10,19 @@ Names: theirs -> ours: `mean` -> z_mean; `logvar` -> z_log_var; `x_logit` -> log
 -> encoder; `generative_net` -> decoder; -`logpx_z` -> reconstruction; `logqz_x - logpz` -> kl.
 
 Kept quirks
-  1. The KL is a one-sample Monte-Carlo estimate with the z that is decoded, not the closed form
-     that this posterior allows. It can be negative for an image.
+  1. The KL is estimated from one sample, the z that is decoded, though it has a closed form.
   2. The encoder's convolutions are "valid", the decoder's "same".
-  3. Images are binarised by threshold (>= .5), not sampled, so the numbers do not compare with
-     those of the literature.
-  4. The text calls the latent codes uniformly distributed; they are normal.
-  5. The test ELBO of an epoch takes one fresh sample an image, and is the mean over 100 batches.
-  6. The GIF keeps the i-th of 101 pictures when round(2 sqrt(i)) exceeds that of the last one kept,
-     and adds the final picture: 21 frames.
+  3. Images are binarised by a threshold, not sampled as in the literature.
+  4. The text calls the codes uniformly distributed; they are normal.
+  5. The test ELBO of an epoch is the mean over 100 batches, with one fresh sample for each image.
+  6. The GIF shows 21 of the 101 pictures.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. The final picture of the GIF is held by its duration; the document repeats it, which GIF
-     writers merge.
+  2. The GIF's last frame stays longer; the document repeats it instead.
   3. The steps run inside a graph; the document's run eagerly.
 
-Printed by the official tutorial (same model and settings): test ELBO -78.338 and -78.327 at epoch
-100. The document shows pictures only.
+The document prints no numbers; the official tutorial prints a test ELBO of -78.338 and -78.327.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114

@@ -10,21 +10,14 @@ Names: theirs -> ours: `z_log_sigma_sq` -> z_log_var; `reconstruction` -> x_deco
 -> reconstruction; `latent_loss` -> kl.
 
 Kept quirks
-  1. The reconstruction is summed over batch and pixels, then added to every image's KL before the
-     mean is taken: cost = batch-summed reconstruction + mean KL. The KL weighs 1/128 of what an
-     ELBO gives it; `--objective elbo` minimises the ELBO instead.
-  2. The output is linear: pixels are not confined to 0 .. 1. Half the squared error is, up to a
-     constant, the negative log-likelihood of a Gaussian with variance 1, so "nats" is meant in that
-     sense.
-  3. Weights start from a truncated normal of standard deviation 0.001 (the text calls it a
-     variance).
-  4. `w3` is a variable made from a variable; the inner one is never read, yet counts as trainable.
-  5. It prints the cost of the last batch of every third epoch; `avg_cost` is never used.
-  6. The final "result" is the cost of all 10,000 test images as one batch, about 78 times a
-     batch's.
-  7. The reader holds back the first 5,000 training images, and `next_batch` fills the last batch of
-     a pass with images of the next pass: an epoch of 429 batches drifts by 88 images.
-  8. Pixels are float32(x) * float32(1/255), which differs from x / 255 in the last bit.
+  1. The KL weighs 1/128 of what an ELBO gives it; `--objective elbo` minimises the ELBO instead.
+  2. The output is linear: pixels are not confined to 0 .. 1.
+  3. The text calls 0.001 the variance of the initial weights; it is their standard deviation.
+  4. `w3` is a variable made from a variable: the inner one counts as trainable and is never read.
+  5. The cost that is printed is that of the last batch of every third epoch.
+  6. The final "result" is the cost of all 10,000 test images as one batch.
+  7. The reader holds back 5,000 training images, and an epoch is 88 images shorter than a pass.
+  8. Pixels are float32(x) * float32(1/255), not x / 255.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.

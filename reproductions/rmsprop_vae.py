@@ -10,24 +10,17 @@ Names: theirs -> ours: `z_std` -> z_log_var (it is the logarithm of the variance
 x_decoded (after the sigmoid); `encode_decode_loss` -> reconstruction; `kl_div_loss` -> kl.
 
 Kept quirks
-  1. TF1's RMSProp starts its mean square at ones, not zeros, which damps the first steps; its
-     epsilon is 1e-10, under the root.
-  2. Every variable, biases too, starts from a normal with standard deviation 1 / sqrt(shape[0] /
-     2).
-  3. The logarithms are guarded by adding 1e-10. In float32 1e-10 + 1 is 1, so the second guard
-     guards nothing: a pixel that saturates at 1 where the image is not 1 makes the loss infinite,
-     and this run stops there.
-  4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000` does as the comment
-     says).
+  1. TF1's RMSProp starts its mean square at ones; its epsilon of 1e-10 stands under the root.
+  2. Every variable, biases too, starts from a normal of variance 2 / shape[0].
+  3. In float32 the guard of 1e-10 guards only one of the two logarithms.
+  4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000`).
   5. The manifold's rows are drawn bottom up.
-  6. The reader holds back the first 5,000 training images, and `next_batch` fills a batch that a
-     pass leaves incomplete from the next pass.
-  7. Pixels are float32(x) * float32(1/255), which differs from x / 255 in the last bit.
+  6. The reader holds back 5,000 training images, and a batch may take images of two passes.
+  7. Pixels are float32(x) * float32(1/255), not x / 255.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. Besides the manifold: latent scatter, reconstructions, curves and the GIF, which the document
-     lacks.
+  2. A run also draws a latent scatter, reconstructions, curves and the GIF.
   3. The program's `print(i)` of every step has become the progress bar.
 
 Printed by the upstream notebook (step: loss): 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000:

@@ -10,26 +10,20 @@ alone: the label reaches a picture only through the class mean around which z is
 Names: theirs -> ours: `decoder_outputs` -> x_decoded; `cluster_mean` -> class_mean.
 
 Kept quirks
-  1. The KL is counted twice. The posterior layer returns the distribution and its value, and Keras
-     applies the activity regulariser to both (TFP 0.25 still does).
-  2. Reconstruction is summed over the batch while Keras divides the regulariser by the batch size,
-     so the KL weighs 2/256 of what an ELBO gives it. `--objective elbo` minimises the ELBO.
-  3. The KL is a one-sample Monte-Carlo estimate, with the z that is decoded.
-  4. The cross-entropy clips x_decoded to [1e-7, 1 - 1e-7] and adds 1e-7 inside the logarithm again.
-  5. `.shuffle(10000)` shuffles 60,000 images partially; the last batch of an epoch has 96 images.
-     Keras weighs the batches of the training loss by their images, those of the validation alike.
-  6. Two linear layers in a row (10 -> 4 -> 2) make the class means.
-  7. Asked for a digit the trained model often draws another one: the original drew the wanted digit
-     in 45 % of its grid pictures. `--mean-spread` helps: docs/quirks.md.
+  1. The KL is counted twice.
+  2. The KL weighs 2/256 of what an ELBO gives it; `--objective elbo` minimises the ELBO instead.
+  3. The KL is estimated from one sample, the z that is decoded.
+  4. The cross-entropy clips its probabilities, and guards its logarithms as well.
+  5. `.shuffle(10000)` shuffles partially, and an epoch's two losses are not quite the same mean.
+  6. Two linear layers make the class means, where one would do.
+  7. The digit that is asked for comes out about half of the time; docs/quirks.md says what helps.
 
 Deviations
-  1. As printed the program does not train (`fit` wants a placeholder fed). The one repair, here and
-     in the recordings: the first Conv2D is not given `input_shape`.
+  1. As printed it does not train; the one repair leaves out `input_shape` of the first Conv2D.
   2. The regulariser is written out: TFP's can no longer have a prior that depends on the label.
   3. The noise is an argument, for the proof.
 
-The document prints no numbers. The original, run whole on TF 1.14 (one seed), ends at a training
-loss of 36,263 and a validation loss of 36,159 per batch.
+The document prints no numbers; the original's one whole run ends at a training loss of 36,263.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
