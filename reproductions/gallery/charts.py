@@ -27,6 +27,7 @@ class Curve(NamedTuple):
     style: str  # CSS classes
     upper: Sequence[Point] = ()  # of a band; then `points` is the lower line
     single: bool = False  # points without a line
+    note: str = ""  # what the legend says after the name
 
 
 LEFT, RIGHT, TOP, BOTTOM = 84, 30, 16, 58  # margins
@@ -37,7 +38,7 @@ def chart(
 ) -> str:
     """Draws curves as an SVG with axes, and a legend below it.
 
-    The vertical axis fits lines and bands; single points far beyond are named in the legend.
+    The vertical axis fits lines and bands; single points far beyond are noted in the legend.
 
     Args:
       curves: what to draw; numbers that are not finite are left out.
@@ -115,7 +116,7 @@ def _legend(curve: Curve) -> str:
         mark = f'<path class="{curve.style}" d="M1 7H27"/>'
     return (
         f'<span><svg viewBox="0 0 28 14" width=28 height=14 aria-hidden=true>{mark}</svg>'
-        f"{escaped(curve.name)}</span>"
+        f"{escaped(curve.name + curve.note)}</span>"
     )
 
 
@@ -129,11 +130,11 @@ def ticks(low: float, high: float, at_least: float = 0) -> list[float]:
 
 
 def _within(points: Curve, low: float, high: float) -> Curve:
-    """Single points, those from low to high; the others move into the name."""
+    """Single points, those from low to high; the others move into the note."""
     inside = [(x, y) for x, y in points.points if low <= y <= high]
     outside = [f"{number(y)} at {number(x)}" for x, y in points.points if not low <= y <= high]
-    name = f"{points.name} (not shown: {', '.join(outside)})" if outside else points.name
-    return points._replace(name=name, points=inside)
+    note = f" (not shown: {', '.join(outside)})" if outside else ""
+    return points._replace(note=note, points=inside)
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:
