@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import json
 import re
@@ -140,7 +141,7 @@ def test_band_of_the_original(module, column, xs):
     assert set(original["pictures"]) == set(DOCUMENTS[module].pictures)
 
 
-def test_band_of_the_reference(tmp_path):
+def test_band_of_the_port(tmp_path):
     make_run(tmp_path / "conv_vae", "conv_vae")
     runs = [{"loss": [3.0, 2.0], "val_loss": [4.0, 1.0]}, {"loss": [5.0, 1.0], "val_loss": [4, 4]}]
     (tmp_path / "conv_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
@@ -148,11 +149,11 @@ def test_band_of_the_reference(tmp_path):
     assert view["seeds"]["count"] == 2
     assert view["seeds"]["bands"]["loss"] == ([(1, 3), (2, 1)], [(1, 5), (2, 2)])
     curves = {curve.name: curve for curve in charts.curves_of(view)}
-    assert curves["reference, training loss, 2 seeds"].style == "band run-0"
-    assert curves["reference, validation loss, 2 seeds"].style == "band run-0 second"
+    assert curves["the port, training loss, 2 seeds"].style == "band run-0"
+    assert curves["the port, validation loss, 2 seeds"].style == "band run-0 second"
     seeds = len(json.loads((GOLDEN / "001" / "full-runs.json").read_text())["runs"])
-    assert curves[f"original, training loss, {seeds} seeds"].style == "band original"
-    assert curves["reference run, training loss"].style == "line run-0"
+    assert curves[f"the original, training loss, {seeds} seeds"].style == "band original"
+    assert curves["the port, seed 7, training loss"].style == "line run-0"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_whole_runs_are_those_of_the_folder_given(tmp_path, factor, verdict):
     assert final.verdict == verdict
     assert whole.equivalent is final.equivalent
     assert final.difference == pytest.approx(factor - 1)
-    row = f"<th scope=row>mean cost of an epoch, final<td>{verdict}<td>"
+    row = f"<th scope=row>mean cost of an epoch, final<td class=words>{verdict}<td>"
     assert render(page, TEMPLATE).count(row) == 1
 
 
@@ -283,7 +284,8 @@ def test_picture_without_axes_is_shown_whole():
 def test_history_and_labels(tmp_path):
     run = content.read_run(make_run(tmp_path / "run", "rmsprop_vae"), None)
     assert run["history"]["step"] == [100, 200, 300]
-    assert run["film"]["labels"] == ["before training", "step 100", "step 200", "step 300"]
+    labels = run["films"]["training"]["labels"]
+    assert labels == ["before training", "step 100", "step 200", "step 300"]
     assert run["problems"] == []
     assert "curves" not in run["pictures"]
 
@@ -340,7 +342,7 @@ def test_comparison_with_the_original(tmp_path):
     low, high = view["original"]["seeds"]["bands"]["loss"]
     (sentence,) = charts.comparisons(view, view["runs"][0])
     seeds = view["original"]["seeds"]["count"]
-    said = f"After epoch 3: mean cost of an epoch 297; original, {seeds} seeds: "
+    said = f"After epoch 3: mean cost of an epoch 297; the original, {seeds} seeds: "
     assert sentence.startswith(said)
     assert f"{low[2][1]:,.6g} to {high[2][1]:,.6g}" in sentence
 
@@ -360,7 +362,8 @@ def test_loss_in_other_units_is_not_compared(tmp_path, module, config, reason):
     page = collect(tmp_path, [(own, True)])
     view = page["modules"][MODULES.index(module)]
     reference, run = view["runs"]
-    assert {c.style.split()[1] for c in charts.curves_of(view) if c.name.count("run")} == {"run-0"}
+    lines = {c.style for c in charts.curves_of(view) if c.style.startswith("line run")}
+    assert {style.split()[1] for style in lines} == {"run-0"}
     assert "After epoch 3: " in charts.comparisons(view, reference)[0]
     sentence = f"With {reason} the loss is in other units: not in the chart above."
     assert charts.comparisons(view, run) == [sentence]
@@ -383,7 +386,7 @@ def test_loss_in_the_same_units_is_compared(tmp_path, module, config):
     view = collect(tmp_path, [(own, True)])["modules"][MODULES.index(module)]
     (run,) = view["runs"]
     assert any(c.name.startswith(run["name"]) and c.points for c in charts.curves_of(view))
-    assert "; original, " in charts.comparisons(view, run)[0]
+    assert "; the original, " in charts.comparisons(view, run)[0]
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -430,7 +433,9 @@ def test_page_is_whole(reference):
     page = make_page(reference)
     outline = Outline(page)
     ids = outline.values("id")
-    assert ids == ["overview", *MODULES]
+    sections = [a["id"] for tag, a in outline.elements if tag == "section"]
+    assert sections == ["overview", *MODULES]
+    assert len(ids) == len(set(ids))
     assert {link[1:] for link in outline.values("href") if link.startswith("#")} == set(ids)
     live = {link for link in outline.values("href") if link.startswith("explorer.html#")}
     assert live == {f"explorer.html#{module}" for module in MODULES}
@@ -444,6 +449,47 @@ def test_page_is_whole(reference):
     assert "described without a program" in shown(page)
     assert "2961.34" not in page.replace(",", "") or "2,961.34" in page
     assert "No run yet" not in shown(page)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_contents_of_a_module_are_its_headings(reference, module):
+    _, _, part = shown(make_page(reference)).partition(f"<section class=module id={module}>")
+    part, _, _ = part.partition("</section>")
+    headings = re.findall(r"<h3 id=(\S+)>(.+?)</h3>", part)
+    contents = re.findall(r'<li><a href="#(\S+)">(.+?)</a>', part)
+    assert contents == headings
+    assert (f"{module}-run-0", "The port, seed 7") in contents
+    assert {"Training", "Proof", "Kept quirks", "Deviations"} <= {text for _, text in contents}
+
+
+def test_digits_that_were_asked_for_are_shown_with_tfp_cvae(reference):
+    views = collect(reference, [])["modules"]
+    assert [v["document"].module for v in views if v["asked"]] == ["tfp_cvae"]
+    assert make_page(reference).count("<h3 id=tfp_cvae-asked>") == 1
+
+
+def test_commands_of_the_overview_are_those_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    _, _, part = TEMPLATE.partition("How this page was made")
+    found = re.findall(r"<code>(.+?)</code>", part, re.DOTALL)
+    lines = [line for code in found for line in re.sub(r"<.+?>", "", code).splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        assert html.unescape(line) in readme
+
+
+def test_film_by_the_documents_rule(tmp_path):
+    run = make_run(tmp_path / "elbo_cvae", "elbo_cvae")
+    rows = "".join(f"{i},-90,80,10,-90\n" for i in range(1, 8))
+    (run / "history.csv").write_text(f"epoch,loss,reconstruction,kl,test_elbo\n{rows}")
+    kept = [0, 1, 2, 4, 6, 7]
+    chance = np.random.default_rng(0)
+    frames = list(chance.integers(0, 256, (len(kept), 56, 84), np.uint8))
+    (run / "document.gif").write_bytes(gif(frames, [str(i) for i in kept]))
+    page = collect(tmp_path, [])
+    film = page["modules"][3]["runs"][0]["films"]["document"]
+    assert film["labels"] == ["before training", *(f"epoch {i}" for i in kept[1:])]
+    assert "The document&#x27;s own GIF keeps 6 of these pictures" in render(page, TEMPLATE)
 
 
 def test_page_fetches_nothing(reference):
@@ -508,6 +554,7 @@ def test_json_cannot_end_its_script():
 
 def test_page_without_any_run(tmp_path):
     page = make_page(tmp_path)
+    assert shown(page).count("This page shows no run, because") == 1
     assert shown(page).count("No run yet: the command above makes one.") == len(MODULES)
     assert shown(page).count("No verdict is stored.") == len(MODULES) - 1
     assert (
@@ -520,8 +567,9 @@ def test_page_without_the_package(tmp_path):
     """Neither modules nor recordings: what the catalogue says is left."""
     make_run(tmp_path / "reference" / "tfp_cvae", "tfp_cvae")
     page = render(collect(tmp_path / "reference", [], tmp_path, tmp_path), TEMPLATE)
-    assert "Beside the original" not in shown(page)
-    assert Outline(page).values("id") == ["overview", *MODULES]
+    assert "Compared with the original" not in shown(page)
+    sections = [a["id"] for tag, a in Outline(page).elements if tag == "section"]
+    assert sections == ["overview", *MODULES]
 
 
 @pytest.mark.parametrize(
@@ -615,6 +663,11 @@ def test_page_in_chromium(tmp_path, reference):
             assert browser.evaluate(SHOWN) == [module]
             marked = "[...document.querySelectorAll('[aria-current]')].map(a => a.hash).join()"
             browser.wait_until(f"{marked} === '#{module}'")
+        browser.click("#tfp_cvae .contents [href='#tfp_cvae-proof']")
+        assert browser.evaluate(SHOWN) == ["tfp_cvae"]
+        assert browser.evaluate(marked) == "#tfp_cvae"
+        proof = "document.querySelector('#tfp_cvae-proof').getBoundingClientRect()"
+        browser.wait_until(f"0 <= {proof}.y && {proof}.y < 900")
         browser.click("#tfp_cvae [rel=prev]")
         assert browser.evaluate(SHOWN) == ["rmsprop_vae"]
 
@@ -672,8 +725,9 @@ def test_page_in_chinese(tmp_path, reference):
         )
         browser.click("[data-language=zh]")
         assert browser.evaluate("document.querySelector('h1').textContent") == (
-            "六个变分自编码器的重现"
+            "六个变分自编码器的复现"
         )
+        assert browser.evaluate("document.title") == "六个变分自编码器的复现"
         assert browser.evaluate(texts) == [], "nothing but what the docstrings say is in English"
         browser.evaluate("location.hash = 'rmsprop_vae'")
         output = "document.querySelector('#rmsprop_vae output').textContent"

@@ -155,15 +155,15 @@ def curves_of(view: ModuleView) -> list[Curve]:
     for curve in document.curves:
         second = " second" if curve != document.curves[0] else ""
         for whose, seeds, colour in (
-            ("original", original["seeds"] if original else None, "original"),
-            ("reference", view["seeds"], "run-0"),
+            ("the original", original["seeds"] if original else None, "original"),
+            ("the port", view["seeds"], "run-0"),
         ):
             if seeds and curve.column in seeds["bands"]:
                 low, high = seeds["bands"][curve.column]
                 name = f"{whose}, {curve.label}, {_seeds(seeds)}"
                 if seeds["count"] > 1:
                     drawn.append(Curve(name, low, f"band {colour}{second}", upper=high))
-                elif whose == "original":
+                elif whose == "the original":
                     drawn.append(Curve(name, low, f"line {colour}{second}"))
     for i, run in enumerate(view["runs"]):
         for curve in document.curves if not other_units(view, run) else ():
@@ -214,9 +214,9 @@ def comparisons(view: ModuleView, run: RunView) -> list[str]:
         x, y = points[-1]
         said = [f"After {x_column(run['history'])} {number(x)}: {curve.label} {number(y)}"]
         if run["reference"] and view["seeds"]["count"] > 1:
-            said.append(_range_at(x, curve.column, "reference", view["seeds"]))
+            said.append(_range_at(x, curve.column, "the port", view["seeds"]))
         if original:
-            said.append(_range_at(x, curve.column, "original", original["seeds"]))
+            said.append(_range_at(x, curve.column, "the original", original["seeds"]))
         values = [number(value) for at, value in printed if at == x]
         said.append(f"{what}: {' and '.join(values)}" if values else "")
         sentences.append("; ".join(filter(None, said)) + ".")

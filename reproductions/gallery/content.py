@@ -14,7 +14,9 @@ from PIL import Image
 
 from common.runs import read_csv
 from reproductions import GOLDEN, program
+from reproductions.elbo_cvae import document_frames
 from reproductions.evidence.documents import DOCUMENTS, Document
+from reproductions.evidence.kept import ROOT
 from reproductions.evidence.whole_runs import Comparison, of_curves
 from reproductions.gallery.pictures import (
     UNREADABLE,
@@ -43,6 +45,7 @@ def printed_points(document: Document) -> tuple[str, tuple[Point, ...]]:
 
 
 NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
+ASKED = {"tfp_cvae": "class-grids.png"}  # of docs/: what models drew when asked for each digit
 
 
 # --- The page as data -----------------------------------------------------------------------------
@@ -52,12 +55,12 @@ class RunView(TypedDict):
     """A run."""
 
     name: str
-    reference: bool
+    reference: bool  # the port's run that the project keeps
     record: dict[str, Any]  # run.json
     changed: list[str]  # settings that are not the document's, in words
     history: dict[str, list[float]]
     pictures: dict[str, Picture]  # by name without suffix
-    film: Film | None
+    films: dict[str, Film]  # by name without suffix
     last_frame: Picture | None  # small
     problems: list[str]
 
@@ -84,10 +87,11 @@ class ModuleView(TypedDict):
     document: Document
     text: dict[str, Any]  # see `read_docstring`
     original: OriginalView | None
-    seeds: Seeds  # of the reference
+    asked: Picture | None  # see `ASKED`
+    seeds: Seeds  # of the port
     lockstep: list[dict[str, Any]]  # verdicts, see `verify.as_entry`
     whole_runs: list[Comparison]
-    runs: list[RunView]  # the reference run first
+    runs: list[RunView]  # the kept one first
 
 
 class Page(TypedDict):
@@ -104,6 +108,7 @@ def collect(
     own: Iterable[tuple[Path, bool]],
     package: Path = PACKAGE,
     golden: Path = GOLDEN,
+    docs: Path = ROOT / "docs",
 ) -> Page:
     """Reads everything that the page shows. What is missing or broken is left out, and said.
 
@@ -112,6 +117,7 @@ def collect(
       own: folders of other runs, each with whether to take its pictures.
       package: where the modules lie.
       golden: where the recordings lie.
+      docs: where the documentation's pictures lie.
     """
     modules: dict[str, ModuleView] = {}
     for document in DOCUMENTS.values():
@@ -124,6 +130,7 @@ def collect(
             "document": document,
             "text": read_docstring(package / f"{module}.py"),
             "original": original,
+            "asked": read_asked(docs, module),
             "seeds": seeds,
             "lockstep": read_lockstep(folder),
             "whole_runs": compare(document, seeds, original["seeds"]) if original else [],
@@ -189,7 +196,10 @@ def read_run(
     problems: list[str] = []
     record = read_json(folder / "run.json")
     changed = changed_settings(record)
-    name = "reference run" if is_reference else f"your run {folder.resolve().name}"
+    seed = record.get("seed")
+    name = "the port" if is_reference else f"your run {folder.resolve().name}"
+    if is_reference and isinstance(seed, int):
+        name += f", seed {seed}"
     if not record:
         problems.append("run.json cannot be read")
     elif record.get("finished") is not True:
@@ -201,7 +211,8 @@ def read_run(
     except (OSError, ValueError, TypeError, KeyError):
         problems.append("history.csv is missing or cannot be read")
     pictures: dict[str, Picture] = {}
-    film, last_frame = None, None
+    films: dict[str, Film] = {}
+    last_frame = None
     if with_pictures:
         for path in sorted(folder.glob("*.png")):
             if path.stem not in NOT_SHOWN:
@@ -209,10 +220,17 @@ def read_run(
                     pictures[path.stem] = read_picture(path, theirs.get(path.stem))
                 except UNREADABLE:
                     problems.append(f"{path.name} cannot be read")
+        labels = _round_labels(history)
         try:
-            film, last_frame = read_film(folder / "training.gif", _round_labels(history))
+            films["training"], last_frame = read_film(folder / "training.gif", labels)
         except UNREADABLE:
             problems.append("training.gif is missing or cannot be read")
+        try:
+            if (folder / "document.gif").exists():
+                kept = [labels[i] for i in document_frames(len(labels))]
+                films["document"], _ = read_film(folder / "document.gif", kept)
+        except UNREADABLE:
+            problems.append("document.gif cannot be read")
     return {
         "name": ", ".join([name, *changed]),
         "reference": is_reference,
@@ -220,10 +238,18 @@ def read_run(
         "changed": changed,
         "history": history,
         "pictures": pictures,
-        "film": film,
+        "films": films,
         "last_frame": last_frame,
         "problems": problems,
     }
+
+
+def read_asked(docs: Path, module: str) -> Picture | None:
+    """Reads the picture that `ASKED` names for a module; only a checkout has it."""
+    try:
+        return read_picture(docs / ASKED[module]) if module in ASKED else None
+    except UNREADABLE:
+        return None
 
 
 def changed_settings(record: Mapping[str, Any]) -> list[str]:
@@ -280,7 +306,7 @@ def _band(curves: Sequence[Array], every: int) -> tuple[list[Point], list[Point]
 
 
 def compare(document: Document, ours: Seeds, theirs: Seeds) -> list[Comparison]:
-    """Whole runs of the reference and of the original, as `whole_runs.compare` compares them."""
+    """Whole runs of the port and of the original, as `whole_runs.compare` compares them."""
     found = []
     for _, column, label in document.curves if ours["count"] and theirs["count"] else ():
         our, their = ours["curves"][column], theirs["curves"][column]

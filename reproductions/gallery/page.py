@@ -33,23 +33,36 @@ from reproductions.gallery.markup import (
     prose,
     script_json,
 )
-from reproductions.gallery.pictures import Film, Picture
+from reproductions.gallery.pictures import Picture
 
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
     "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
     "class-9": "Asked for a 9: the codes around the prior mean of class 9, decoded",
-    "samples": "Drawn from the prior: what the model invents",
+    "samples": "Pictures that the model invents: the same 12 standard normal codes, drawn as each"
+    " digit from 0 to 9",
     "latent": "Where the encoder puts the test images: a dot for each, coloured by its class",
     "reconstructions": "Test images above, below each what the decoder makes of its code",
+}
+SAMPLES = {  # where there is more to say of them
+    "elbo_cvae": "Left: pictures that the model invents, from codes of the prior. Right:"
+    " reconstructions of test images, from codes of their posteriors.",
+    "mlp_cvae": f"{CAPTIONS['samples']}. Where a 1 is noise, the code lies where the encoder puts"
+    " no image of a 1.",
 }
 PROOF_COLUMNS = (
     "precision", "verdict", "steps", "digits at step 1", "by 10", "by 100",
     "largest relative difference",
 )  # fmt: skip
-WHOLE_RUN_COLUMNS = ("figure", "verdict", "reference (seeds)", "original (seeds)", "difference")
+WHOLE_RUN_COLUMNS = (
+    "metric", "verdict", "the port (seeds)", "the original (seeds)", "difference",
+)  # fmt: skip
 PHRASES = Path(__file__).with_name("zh.json")  # English -> Chinese
+NO_RUN = (
+    "This page shows no run, because it was made in a folder that has none. The project's checkout"
+    " has the port's runs in artifacts/reference/; your own runs are in artifacts/runs/."
+)
 FILM_WIDTH = 560  # pixels on the page: frames are magnified by whole numbers up to this
 
 
@@ -73,6 +86,7 @@ def render(page: Page, template: str) -> str:
         phrases=script_json(json.loads(PHRASES.read_text(encoding="utf-8"))),
         navigation="\n".join(_navigation(view) for view in views),
         cards="\n".join(_card(view) for view in views),
+        missing="" if any(v["runs"] for v in views) else f"<p class=warning>{NO_RUN}</p>",
         modules="\n".join(sections),
     )
 
@@ -118,8 +132,19 @@ def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | Non
     port = program(document.module)
     what = text.get("what") or port.summary
     date = text.get("date") or "no date in the text"
-    source = f"<p class=source>{prose(text['source'])}</p>" if text.get("source") else ""
+    source = f"<p class=source lang=en>{prose(text['source'])}</p>" if text.get("source") else ""
     title = text.get("title", "")
+    body = "\n".join(
+        [
+            _curves(view),
+            _compared(view),
+            _asked(view),
+            *(_run(view, i) for i in range(len(view["runs"]))),
+            _proof(view),
+            _points(view, "Kept quirks", text.get("quirks", [])),
+            _points(view, "Deviations", text.get("deviations", [])),
+        ]
+    )
     around = [(before, "prev", "← "), (after, "next", "")]
     links = "".join(
         f'<a rel={rel} href="#{name}">{arrow}{name}{" →" if rel == "next" else ""}</a>'
@@ -139,16 +164,24 @@ def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | Non
             _command(f"python -m reproductions.{document.module}"),
             f'<p><a href="explorer.html#{escaped(document.module)}">Try it live in the explorer'
             "</a></p>",
+            _contents(body),
             "</header>",
-            _curves(view),
-            _compared(view),
-            *(_run(view, run) for run in view["runs"]),
-            _proof(view),
-            _points("Kept quirks", text.get("quirks", [])),
-            _points("Deviations", text.get("deviations", [])),
+            body,
             f"<nav class=around aria-label=Neighbours>{links}</nav></section>",
         ]
     )
+
+
+def _heading(view: ModuleView, name: str, text: str) -> str:
+    """The heading of a part of a module; its address ends with the name."""
+    return f"<h3 id={escaped(view['document'].module)}-{name}>{escaped(text)}</h3>"
+
+
+def _contents(body: str) -> str:
+    """Links to the headings of a module's parts."""
+    links = re.findall(r"<h3 id=(\S+?)>(.*?)</h3>", body)
+    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in links)
+    return f"<nav class=contents aria-label=Contents><ul>{items}</ul></nav>"
 
 
 def _command(command: str) -> str:
@@ -177,13 +210,13 @@ def _curves(view: ModuleView) -> str:
             unit = "½ squared error per image" if squared else "nats per image"
             small = chart(curves, x_name, f"{name}, {unit}", size=(420, 300))
             parts.append(small)
-    sentences = "".join(
-        f"<li><b>{escaped(run['name'])}{quick_note(run)}.</b> {escaped(sentence)}</li>"
+    said = "".join(
+        f"<li><b>{escaped(capital(run['name']))}{quick_note(run)}</b>"
+        + "".join(f"<br>{escaped(sentence)}" for sentence in comparisons(view, run))
         for run in runs
-        for sentence in comparisons(view, run)
     )
     return (
-        f"<h3>Training</h3>{''.join(drawn)}<ul class=plain>{sentences}</ul>"
+        f"{_heading(view, 'training', 'Training')}{''.join(drawn)}<ul class=plain>{said}</ul>"
         f"<div class=two>{''.join(parts)}</div>"
     )
 
@@ -193,6 +226,7 @@ def _compared(view: ModuleView) -> str:
     original = view["original"]
     rows = []
     for name, theirs in (original["pictures"] if original else {}).items():
+        shows = _caption(view, name)
         caption = f"the original, TensorFlow {original['tensorflow'] if original else ''}"
         figures = [_figure(theirs, caption, f"{name}: {caption}", "grid")]
         for run in view["runs"]:
@@ -202,8 +236,9 @@ def _compared(view: ModuleView) -> str:
                     _figure(run["pictures"][name], caption, f"{name}: {caption}", "grid")
                 )
             elif run["reference"]:
-                figures.append(f"<p class=none>The {escaped(caption)} has no such picture.</p>")
-        rows.append(f"<h4>{escaped(_caption(name))}</h4><div class=two>{''.join(figures)}</div>")
+                missing = f"{capital(caption)} drew no such picture."
+                figures.append(f"<p class=none>{escaped(missing)}</p>")
+        rows.append(f"<h4>{escaped(shows)}</h4><div class=two>{''.join(figures)}</div>")
     if not rows:
         return ""
     note = (
@@ -217,14 +252,31 @@ def _compared(view: ModuleView) -> str:
     )
     linear = program(view["document"].module).likelihood == "gaussian"
     more = f"<p>{greys}</p>" if linear else ""
-    return f"<h3>Beside the original</h3><p>{note}</p>{more}{''.join(rows)}"
+    heading = _heading(view, "compared", "Compared with the original")
+    return f"{heading}<p>{note}</p>{more}{''.join(rows)}"
 
 
-def _run(view: ModuleView, run: RunView) -> str:
-    """A run: its film, its other pictures, its evaluation, its settings."""
+def _asked(view: ModuleView) -> str:
+    """What the original, the port and other models drew when asked for each digit."""
+    if not view["asked"]:
+        return ""
+    caption = (
+        "The number above a column is the digit that was asked for. Four models drew five rows"
+        " each, from top to bottom: the original, mlp_cvae, tfp_cvae, and tfp_cvae with --objective"
+        " elbo --mean-spread 64. The original and its port draw another digit in more than half of"
+        " their pictures, the last model hardly ever."
+    )
+    alt = "Five pictures of each digit by each of four models"
+    heading = _heading(view, "asked", "Asked for each digit")
+    return f"{heading}{_figure(view['asked'], caption, alt, 'asked')}"
+
+
+def _run(view: ModuleView, i: int) -> str:
+    """Run number i: its films, its other pictures, its evaluation, its settings."""
+    run = view["runs"][i]
     shared = view["original"]["pictures"] if view["original"] else {}
     others = [
-        _figure(picture, _caption(name), f"{_caption(name)} ({run['name']})")
+        _figure(picture, _caption(view, name), f"{_caption(view, name)} ({run['name']})")
         for name, picture in run["pictures"].items()
         if name not in shared
     ]
@@ -234,14 +286,15 @@ def _run(view: ModuleView, run: RunView) -> str:
         warnings.insert(0, "a quick run, not the document's training")
     facts = [("module", view["document"].module), *_facts(record)]
     table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
-    settings = f"Settings and final figures, {run['name']}{quick_note(run)}"
+    settings = f"Settings and final metrics, {run['name']}{quick_note(run)}"
+    films = "".join(_film(view, run, name) for name in run["films"])
     shown = [
         *(f"<p class=warning>{escaped(capital(warning))}.</p>" for warning in warnings),
-        _film(run["film"], run["name"]) if run["film"] else "",
+        f'<div class="two films">{films}</div>' if len(run["films"]) > 1 else films,
         f"<div class=sheet>{''.join(others)}</div>" if others else "",
         _evaluation(run),
     ]
-    title = f"<h3>{escaped(capital(run['name']))}</h3>" if any(shown) else ""
+    title = _heading(view, f"run-{i}", capital(run["name"])) if any(shown) else ""
     return (
         f"{title}{''.join(shown)}"
         f"<details><summary>{escaped(settings)}</summary><table>{table}</table></details>"
@@ -294,8 +347,17 @@ def _facts(record: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
     return facts
 
 
-def _film(film: Film, name: str) -> str:
+def _film(view: ModuleView, run: RunView, name: str) -> str:
     """A film with its controls; without JavaScript its last frame."""
+    film = run["films"][name]
+    caption = "The same codes, decoded again and again as the training goes on."
+    if name == "document":
+        caption = (
+            f"The document's own GIF keeps {len(film['labels'])} of these pictures, more of them"
+            " from the beginning of the training than from its end."
+        )
+    elif program(view["document"].module).draw:
+        caption = f"{caption[:-1]}; a column for each digit from 0 to 9."
     last = len(film["labels"]) - 1
     row, column = divmod(last, film["columns"])
     zoom = max(1, FILM_WIDTH // film["width"])
@@ -303,27 +365,28 @@ def _film(film: Film, name: str) -> str:
         f"--w:{film['width']};--h:{film['height']};--zoom:{zoom};--columns:{film['columns']};"
         f"--row:{row};--column:{column}"
     )
-    alt = f"The same codes decoded after every epoch ({name})"
+    alt = f"The same codes, decoded in the course of the training ({run['name']})"
     return (
         f'<figure class=film data-columns={film["columns"]} style="{style}">'
         f"<div class=screen>{_image(film['sheet'], alt)}</div>"
         "<div class=controls hidden><button type=button class=play>Play</button>"
-        f'<input type=range min=0 max={last} value={last} aria-label="Frame of the training film">'
+        f'<input type=range min=0 max={last} value={last} aria-label="Frame of the film">'
         f"<output>{escaped(film['labels'][-1])}</output></div>"
-        "<figcaption>The same codes, decoded again and again as the training goes on.</figcaption>"
+        f"<figcaption>{escaped(caption)}</figcaption>"
         f'<script type="application/json">{script_json(film["labels"])}</script></figure>'
     )
 
 
 def _proof(view: ModuleView) -> str:
-    """What was found of the port beside the original: in lockstep, and of whole runs."""
+    """What was found of the port against the original: in lockstep, and of whole runs."""
     document, verdicts = view["document"], view["lockstep"]
+    heading = _heading(view, "proof", "Proof")
     if document.unrecorded:
-        return f"<h3>Proof</h3><p>There is no recording: {escaped(document.unrecorded)}.</p>"
+        return f"{heading}<p>There is no recording: {escaped(document.unrecorded)}.</p>"
     if not verdicts:
         command = _command(f"python -m reproductions.evidence.full_runs --renew {document.module}")
         missing = f"<p class=none>No verdict is stored. This one finds it:</p>{command}"
-        return f"<h3>Proof</h3>{missing}{_whole_runs(view['whole_runs'])}"
+        return f"{heading}{missing}{_whole_runs(view['whole_runs'])}"
     lines = []
     problems: list[Any] = []
     for v in verdicts:
@@ -338,9 +401,10 @@ def _proof(view: ModuleView) -> str:
             f" at step {cell(v.get('largest_step'))}"
         )
     return (
-        "<h3>Proof</h3><p>The port, by the loop that trains, on the weights, batches and noise of a"
-        " recording of the original on its own TensorFlow. Compared is the loss of every step, as"
-        " long as the original follows itself when its weights are moved by one bit.</p>"
+        f"{heading}<p>The port got the weights, batches and noise of a recording of the original,"
+        " and ran the loop that trains. The losses of every step are compared for as long as the"
+        " original stays close to itself when its weights are moved by one unit in the last"
+        " place.</p>"
         + _table("Lockstep", PROOF_COLUMNS, "".join(lines))
         + "".join(f"<p class=warning>{escaped(problem)}</p>" for problem in problems)
         + _whole_runs(view["whole_runs"])
@@ -353,13 +417,13 @@ def _whole_runs(whole_runs: Sequence[Comparison]) -> str:
     for c in whole_runs:
         means = "".join(f"<td>{number(side.mean())} ({len(side)})" for side in (c.ours, c.theirs))
         lines.append(
-            f"<tr><th scope=row>{cell(c.figure)}<td>{cell(c.verdict)}"
+            f"<tr><th scope=row>{cell(c.figure)}<td class=words>{cell(c.verdict)}"
             f"{means}<td>{cell(c.difference, '+.2%')}"
         )
     if not lines:
         return ""
     return (
-        "<p>Beyond that, whole runs with their own chance: the means over the seeds.</p>"
+        "<p>Beyond that, whole runs with seeds of their own are compared by their means.</p>"
         + _table("Runs", WHOLE_RUN_COLUMNS, "".join(lines))
     )
 
@@ -373,7 +437,7 @@ def _table(label: str, columns: Sequence[str], rows: str) -> str:
     )
 
 
-def _points(title: str, points: Sequence[str]) -> str:
+def _points(view: ModuleView, title: str, points: Sequence[str]) -> str:
     """A numbered list; the first sentence of each point stands out."""
     if not points:
         return ""
@@ -382,10 +446,13 @@ def _points(title: str, points: Sequence[str]) -> str:
         first, *rest = re.split(r"(?<=[.:;]) (?=[A-Z`])", point, maxsplit=1)
         more = f" <span class=more>{prose(rest[0])}</span>" if rest else ""
         items.append(f"<li>{prose(first)}{more}</li>")
-    return f"<h3>{title}</h3><ol class=points>{''.join(items)}</ol>"
+    heading = _heading(view, title.split()[-1].lower(), title)
+    return f"{heading}<ol class=points lang=en>{''.join(items)}</ol>"
 
 
-def _caption(name: str) -> str:
+def _caption(view: ModuleView, name: str) -> str:
+    if name == "samples" and view["document"].module in SAMPLES:
+        return SAMPLES[view["document"].module]
     if name.startswith("manifold-"):
         return f"The plane of codes, decoded as {name.removeprefix('manifold-')}"
     return CAPTIONS.get(name, name)
