@@ -21,13 +21,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import parse
+from benchmarks import parse, results
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
+from common.files import write_atomically
 from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS, Document
 
@@ -111,6 +113,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
     parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
+    parser.add_argument("--output", type=Path, help="a JSON file to keep the times in")
     parser.add_argument("--documents", type=Path, help="the folder of the documents' texts")
     options = parse(parser)
     if (options.tf114 or options.tf200) and not options.documents:
@@ -118,31 +121,42 @@ def main() -> None:
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
 
-    print(machine(), flush=True)
-    rows, details = [], []
+    content: dict[str, Any] = {**machine(), "rounds": options.rounds, "modules": {}}
+    print(json.dumps(content), flush=True)
     for module in options.modules:
-        sides = measure(module, options)
-        rows.append(row(module, sides))
-        details.append(detail(module, sides))
-        print(details[-1], flush=True)
-    print("\n" + "\n".join([*HEADER, *rows]))
+        sides, steps = measure(module, options)
+        content["modules"][module] = {
+            "steps": steps,
+            "flops": next((s.said["flops"] for s in sides.values() if "flops" in s.said), None),
+            "seconds": {name: side.times for name, side in sides.items()},
+        }
+        print(detail(module, sides), flush=True)
+        if options.output:
+            write_atomically(options.output, json.dumps(content, indent=1) + "\n")
+    rows = [results.row(m, entry, MATRIX) for m, entry in content["modules"].items()]
+    for cells in (results.HEADER, ["---"] * len(results.HEADER), *rows):
+        print(f"| {' | '.join(cells)} |")
 
 
-def machine() -> str:
+def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     names = ["tensorflow", "torch", "jax"]
-    installed = [n for n in names if importlib.util.find_spec(n)]
-    return (
-        f"{processor()}, {os.cpu_count()} threads; Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in installed)
-    )
+    return {
+        "date": date.today().isoformat(),
+        "processor": processor("model name"),
+        "avx512": "avx512f" in processor("flags").split(),
+        "threads": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {n: version(n) for n in names if importlib.util.find_spec(n)},
+        "matrix": MATRIX,
+    }
 
 
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
+def processor(what: str) -> str:
+    """What Linux tells of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        return next(line.split(":")[1].strip() for line in lines if line.startswith(what))
     except (OSError, StopIteration):
         return platform.machine()
 
@@ -150,11 +164,12 @@ def processor() -> str:
 # --- Measuring ------------------------------------------------------------------------------------
 
 
-def measure(module: str, options: argparse.Namespace) -> dict[str, Side]:
-    """All sides of a module, with their times."""
+def measure(module: str, options: argparse.Namespace) -> tuple[dict[str, Side], int]:
+    """All sides of a module, with their times, and the steps of a whole run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workload.npz"
-        workload(module).save(path)
+        work, steps = workload(module)
+        work.save(path)
         sides = {s.name: s for s in start(module, path, Path(folder), options)}
         try:
             for side in sides.values():
@@ -166,11 +181,11 @@ def measure(module: str, options: argparse.Namespace) -> dict[str, Side]:
         finally:
             for side in sides.values():
                 side.close()
-    return sides
+    return sides, steps
 
 
-def workload(module: str) -> Workload:
-    """The module's first batches."""
+def workload(module: str) -> tuple[Workload, int]:
+    """The module's first batches, and the steps of a whole run."""
     from common import datasets
     from common.chance import Seeded
 
@@ -179,13 +194,14 @@ def workload(module: str) -> Workload:
     experiment = port.experiment(port.config(), data, Seeded(0), "float32")
     batches = [experiment.batches(i) for i in range(BATCHES)]
     shapes = [(len(batch), experiment.latent_dim) for batch in batches]
-    return Workload(
+    work = Workload(
         module,
         [experiment.images[batch] for batch in batches],
         [experiment.labels[batch] for batch in batches],
         [experiment.chance.noise(i, shape) for i, shape in enumerate(shapes)],
         [variable.numpy() for variable in experiment.variables],
     )
+    return work, experiment.steps
 
 
 def start(module: str, path: Path, folder: Path, options: argparse.Namespace) -> list[Side]:
@@ -232,36 +248,6 @@ def check(module: str, sides: dict[str, Side]) -> None:
 
 
 # --- Showing --------------------------------------------------------------------------------------
-
-HEADER = [
-    "| module | ms per step | over the bare step | GFLOP | of the peak | × PyTorch's best |"
-    " × JAX's best | × the original |",
-    "|---|---|---|---|---|---|---|---|",
-]
-
-
-def best(sides: dict[str, Side], name: str) -> Side | None:
-    """The fastest side whose name begins so."""
-    found = [side for side in sides.values() if side.name.startswith(name)]
-    return min(found, key=lambda side: side.milliseconds) if found else None
-
-
-def row(module: str, sides: dict[str, Side]) -> str:
-    """A line of the table."""
-    loop, bare = sides["ours loop"].milliseconds, sides["ours bare"].milliseconds
-    cells = [f"`{module}`", f"{loop:.2f}", f"{loop / bare - 1:+.0%}"]
-    flops = next((s.said["flops"] for s in sides.values() if "flops" in s.said), None)
-    fastest = min(s.milliseconds for s in sides.values() if s.name.startswith("peak"))
-    peak = 2 * MATRIX**3 / (fastest * 1e-3)  # per second
-    cells += (
-        ["–", "–"]
-        if flops is None
-        else [f"{flops / 1e9:.2f}", f"{flops / (loop * 1e-3) / peak:.0%}"]
-    )
-    for name in ("pytorch", "jax", "original"):
-        side = best(sides, name)
-        cells.append("–" if side is None else f"{side.milliseconds / loop:.2f}")
-    return f"| {' | '.join(cells)} |"
 
 
 def detail(module: str, sides: dict[str, Side]) -> str:

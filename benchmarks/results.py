@@ -1,0 +1,63 @@
+"""What `python -m benchmarks --output FILE` measured, and the lines of its table.
+
+    {"date", "processor", "avx512", "threads", "python", "versions", "rounds", "matrix",
+     "modules": {module: {"steps", "flops", "seconds": {side: [one for each round]}}}}
+
+`seconds` are those of a step; the sides "peak ..." multiply two square matrices of `matrix` rows.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+KEPT = Path(__file__).parent / "kept"
+HEADER = (
+    "module", "ms per step", "over the bare step", "GFLOP", "of the peak", "× PyTorch's best",
+    "× JAX's best", "× the original", "steps of a run", "minutes",
+)  # fmt: skip
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a file that `python -m benchmarks --output` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def median(entry: dict[str, Any], side: str) -> float:
+    """Seconds of a step."""
+    return statistics.median(entry["seconds"][side])
+
+
+def best(entry: dict[str, Any], name: str) -> float | None:
+    """Seconds of a step of the fastest side whose name begins so."""
+    return min((median(entry, s) for s in entry["seconds"] if s.startswith(name)), default=None)
+
+
+def peak(entry: dict[str, Any], matrix: int) -> float:
+    """The fastest float32 product's floating-point operations in a second."""
+    seconds = best(entry, "peak")
+    assert seconds is not None  # always measured
+    return 2 * matrix**3 / seconds
+
+
+def row(module: str, entry: dict[str, Any], matrix: int) -> list[str]:
+    """The cells of a module's line, see HEADER."""
+    loop, flops = median(entry, "ours loop"), entry["flops"]
+    cells = [f"`{module}`", f"{loop * 1e3:.2f}", f"{loop / median(entry, 'ours bare') - 1:+.0%}"]
+    if flops is None:
+        cells += ["–", "–"]
+    else:
+        cells += [f"{flops / 1e9:.2f}", f"{flops / loop / peak(entry, matrix):.0%}"]
+    for name in ("pytorch", "jax", "original"):
+        seconds = best(entry, name)
+        cells.append("–" if seconds is None else f"{seconds / loop:.2f}")
+    return [*cells, f"{entry['steps']:,}", f"{entry['steps'] * loop / 60:.1f}"]
+
+
+def rows(path: Path) -> list[list[str]]:
+    """The table of a kept file."""
+    content = load(path)
+    return [row(m, entry, content["matrix"]) for m, entry in content["modules"].items()]
