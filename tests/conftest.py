@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -51,6 +52,13 @@ def small(name: str) -> Dataset:
         )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_given_back() -> Iterator[None]:
+    """A trainer holds its images, and its graph holds the trainer: only a collection ends both."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _sigint_is_heard() -> None:
     """A parent that ignores SIGINT (nohup, a background job) hands that on to its children."""
@@ -72,12 +80,13 @@ def _whole(name: str) -> Dataset | str:
 
 
 @pytest.fixture
-def whole() -> Callable[[str], Dataset]:
+def whole() -> Iterator[Callable[[str], Dataset]]:
     """`whole(name)` is a whole data set, fetched if need be; where it cannot be, the test is
     skipped.
 
     Where the environment says that the proofs must run (REQUIRE_DATA), it fails instead.
     """
+    gc.freeze()  # so that the collection at the end is quick
 
     def load(name: str) -> Dataset:
         data = _whole(name)
@@ -87,7 +96,8 @@ def whole() -> Callable[[str], Dataset]:
             pytest.skip(data)
         return data
 
-    return load
+    yield load
+    gc.collect()
 
 
 @pytest.fixture

@@ -90,27 +90,39 @@ def _full_runs(argv: Sequence[str]) -> None:
 
 
 def make_seeds(document: Document, runs: Path) -> None:
-    """Keeps the run with seed 0, and the curves of all seeds."""
+    """Keeps the run with seed 0, and the curves of all seeds.
+
+    Seeds that the present code has made and that are kept are not made again; seed 0 is where its
+    folder is there.
+    """
     module = document.module
-    folders = [
-        run_once(module, runs / module / f"seed-{seed}", ["--seed", str(seed)])
-        for seed in range(document.seeds)
-    ]
-    keep_folder(folders[0], kept.REFERENCE / module)
-    with np.load(folders[0] / "steps.npz", allow_pickle=False) as steps:
-        first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
-    record = json.loads((folders[0] / "run.json").read_text())
-    old = kept.load_seeds(module) if kept.has_seeds(module) else {}
-    content = {
-        "module": module,
-        "source_sha256": program(module).source_digest,
-        "environment": record["environment"],
-        "first_losses": first,
-        "probe": _probe(module),
-        "runs": [{"seed": seed, **curves(folder)} for seed, folder in enumerate(folders)],
-        "quick_runs": old.get("quick_runs", []),
-    }
+    content = kept.load_seeds(module) if kept.has_seeds(module) else {}
+    digest = program(module).source_digest
+    if content.get("source_sha256") != digest:
+        content = {"module": module, "source_sha256": digest, "runs": []}
+    if not content["runs"] or (runs / module / "seed-0").exists():
+        content |= _first_run(module, run_seed(module, 0, runs))
+    made = {entry["seed"]: entry for entry in content["runs"]}
+    for seed in range(document.seeds):
+        if seed not in made or (runs / module / f"seed-{seed}").exists():
+            made[seed] = {"seed": seed, **curves(run_seed(module, seed, runs))}
+    content["runs"] = [made[seed] for seed in range(document.seeds)]
     kept.write(module, "seeds.json", content)
+
+
+def _first_run(module: str, folder: Path) -> dict[str, Any]:
+    """Keeps the run with seed 0; what it says of the others."""
+    keep_folder(folder, kept.REFERENCE / module)
+    with np.load(folder / "steps.npz", allow_pickle=False) as steps:
+        first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
+    record = json.loads((folder / "run.json").read_text())
+    environment = record["environment"]
+    return {"environment": environment, "first_losses": first, "probe": _probe(module)}
+
+
+def run_seed(module: str, seed: int, runs: Path) -> Path:
+    """The folder of the finished whole run with a seed."""
+    return run_once(module, runs / module / f"seed-{seed}", ["--seed", str(seed)])
 
 
 def make_quick(document: Document, runs: Path) -> None:
