@@ -1,4 +1,4 @@
-"""Evaluates a trained model: ELBO terms, log-likelihood, how often the requested digit is drawn.
+"""Evaluates a trained model: ELBO terms, log-likelihood, how often the wanted digit is drawn.
 
 All metrics are of the test set, per image and in nats. What `reconstruction` is a likelihood of
 differs from document to document; `LIKELIHOODS` says it, and metrics compare only where it is the
@@ -182,7 +182,7 @@ def encode_test_set(experiment: Experiment) -> Posterior:
     return Posterior(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-# --- Is the requested digit drawn? ----------------------------------------------------------------
+# --- Is the wanted digit drawn? ----------------------------------------------------------------
 
 
 def wanted_digits(experiment: Experiment, z_mean: np.ndarray, draw: Draw) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python -m reproductions.evaluate artifacts/runs/tfp_cvae/latest
 
 RUN is the folder of a finished run. For the conditional models a second table says how often the
-requested digit was drawn; with runs of `tfp_cvae` it has a row for the original, from the pictures
+wanted digit was drawn; with runs of `tfp_cvae` it has a row for the original, from the pictures
 that the original drew.
 """
 
@@ -150,7 +150,7 @@ def as_line(name: str, f: dict[str, Any]) -> str:
     return " ".join(cells)
 
 
-# --- Requested digits -----------------------------------------------------------------------------
+# --- Wanted digits --------------------------------------------------------------------------------
 
 
 def original_right() -> np.ndarray:
@@ -178,7 +178,7 @@ def interval(right: int, of: int) -> tuple[float, float]:
 def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
     from common.evaluation import DRAWN
 
-    print("\nHow often the requested digit was drawn, in per cent (95 % intervals below)")
+    print("\nHow often the wanted digit was drawn, in per cent (95 % intervals below)")
     print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
     for name, f in wanted:
         _print_shares(f"{name}: prior", f["right"], DRAWN)

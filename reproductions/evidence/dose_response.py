@@ -201,7 +201,7 @@ def table(results: dict[str, Any] | None = None) -> list[list[str]]:
         p = "–" if row.p is None else "< 0.01" if row.p < 0.01 else f"{row.p:.2f}"
         lines.append(
             [f"`{row.module}`", row.what, f"{len(row.final.ours)}:{len(row.final.theirs)}",
-             *map(_with_interval, (row.final, row.curve)), f"{row.final.in_spreads:+.1f}", p,
+             *map(_with_interval, (row.final, row.curve)), _signed(row.final.in_spreads, 1), p,
              row.verdict, *steps]
         )  # fmt: skip
     return lines
@@ -214,11 +214,16 @@ def _step(step: int | None) -> str:
 
 def _with_interval(comparison: Comparison) -> str:
     """+1.23 (+1.00 … +1.46), in per cent; for one run the difference alone."""
-    difference = f"{100 * comparison.difference:+.2f}"
+    difference = _signed(100 * comparison.difference, 2)
     if comparison.interval is None:
         return difference
-    low, high = comparison.interval
-    return f"{difference} ({100 * low:+.2f} … {100 * high:+.2f})"
+    low, high = (_signed(100 * bound, 2) for bound in comparison.interval)
+    return f"{difference} ({low} … {high})"
+
+
+def _signed(value: float | None, decimals: int) -> str:
+    """With a sign, which is no hyphen."""
+    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def picture(found: Sequence[Row]) -> Figure:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import results as benchmark
 from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
@@ -286,6 +287,17 @@ def performance() -> Rows:
     return rows
 
 
+def layers() -> Rows:
+    """A row for each computation of the convolutions: what it takes and what bounds it."""
+    content = benchmark.load(benchmark.KEPT / "layers.json")
+    return [
+        [f"`{e['module']}`", e["layer"], e["computation"], f"{e['mflop']:.0f}", f"{e['ms']:.2f}",
+         f"{e['mflop'] / e['ms']:.0f}", f"{e['least_ms'] / e['ms']:.0%}", e["bound_by"],
+         *("–" if e[other] is None else f"{e[other]:.2f}" for other in ("patches_ms", "xla_ms"))]
+        for e in content["layers"]
+    ]  # fmt: skip
+
+
 def _seconds(module: str) -> float:
     """How long the kept run with seed 0 took."""
     return float(sum(kept.load_record(module)["seconds"].values()))
@@ -421,6 +433,24 @@ TABLES = {
          " change through.",
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
+    "steps": Table(
+        lambda: benchmark.rows(benchmark.KEPT / "avx512.json"),
+        {"en": " | ".join(benchmark.HEADER),
+         "zh": "模块 | 每步毫秒 | 比单独一步多 | GFLOP | 占峰值 | PyTorch 最快用时之比 |"
+         " JAX 最快用时之比 | 原程序用时之比 | 一次训练的步数 | 分钟"},
+        {"en": "From `benchmarks/kept/avx512.json`.", "zh": "取自 `benchmarks/kept/avx512.json`。"},
+    ),
+    "layers": Table(
+        layers,
+        {"en": "module | layer | computation | MFLOP | ms | GFLOP/s | of what is possible |"
+         " bound by | ms by patches | ms by XLA",
+         "zh": "模块 | 层 | 计算 | MFLOP | 毫秒 | GFLOP/s | 占可能的最快速度 |"
+         " 受限于 | 用图像块，毫秒 | 用 XLA，毫秒"},
+        {"en": "From `benchmarks/kept/layers.json`: batches of 100, each computation alone."
+         " *Possible*: the machine's fastest product or fastest copy, whichever takes longer.",
+         "zh": "取自 `benchmarks/kept/layers.json`：批次为 100，每项计算单独测量。“可能的最快速度”："
+         "该机器最快的矩阵乘法与最快的复制中较慢的一个。"},
+    ),
     "performance": Table(
         performance,
         {"en": "module | training, s | pictures, s | evaluation, s | together | made with",
@@ -494,6 +524,13 @@ CHINESE = (
     (r"^the lockstep in (float\d\d)$", r"逐步核对，\1"),
     (r"^the original, one run$", "原程序，一次运行"),
     (r", seed (\d+)$", r"，种子 \1"),
+    (r"^encoder (\d)$", r"编码器 \1"),
+    (r"^decoder (\d)$", r"解码器 \1"),
+    (r"^forward$", "前向"),
+    (r"^input gradient$", "对输入的梯度"),
+    (r"^kernel gradient$", "对卷积核的梯度"),
+    (r"^arithmetic$", "运算"),
+    (r"^memory$", "内存"),
     (r"^weight of the KL$", "KL 的权重"),
     (r"^accepted$", "接受"),
     (r"^rejected$", "拒绝"),

@@ -1,0 +1,192 @@
+"""`python -m benchmarks.layers [--output FILE]`: what bounds each layer of conv_vae and elbo_cvae.
+
+For each convolution its three computations (forward, gradient of the input, gradient of the
+kernel): floating-point operations, bytes that must move, milliseconds alone, and the least time
+that the machine's fastest product and fastest copy allow. Beside the form that trains stand two
+others: XLA, and the patches of the image written out (im2col) with one large product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.__main__ import machine
+from common import devices
+from common.files import write_atomically
+
+BATCH = 100
+SECONDS = 0.4  # of each measurement in a round
+ROUNDS = 5
+MATRIX = 2048
+COPY = 2**25  # numbers: 128 MiB, beyond every cache
+
+
+class Layer(NamedTuple):
+    """A convolution, or a transposed one, which is a convolution's gradient read forwards."""
+
+    name: str
+    large: int  # pixels along a side of the larger image
+    large_channels: int
+    small: int
+    small_channels: int
+    stride: int
+    padding: str = "SAME"
+    transposed: bool = False
+    size: int = 3  # of the kernel
+
+    @property
+    def flops(self) -> float:
+        """Of each of the three computations."""
+        products = self.small**2 * self.size**2 * self.large_channels * self.small_channels
+        return 2.0 * BATCH * products
+
+    @property
+    def bytes(self) -> float:
+        """That each of them must read and write at least: both images and the kernel."""
+        images = self.large**2 * self.large_channels + self.small**2 * self.small_channels
+        kernel = self.size**2 * self.large_channels * self.small_channels
+        return 4.0 * (BATCH * images + kernel)
+
+
+LAYERS = {
+    "conv_vae": (
+        Layer("encoder 1", 28, 1, 14, 32, 2),
+        Layer("encoder 2", 14, 32, 7, 64, 2),
+        Layer("decoder 1", 14, 16, 7, 32, 2, transposed=True),
+        Layer("decoder 2", 28, 8, 14, 16, 2, transposed=True),
+        Layer("decoder 3", 28, 1, 28, 8, 1, transposed=True),
+    ),
+    "elbo_cvae": (
+        Layer("encoder 1", 28, 1, 13, 32, 2, "VALID"),
+        Layer("encoder 2", 13, 32, 6, 64, 2, "VALID"),
+        Layer("decoder 1", 14, 64, 7, 32, 2, transposed=True),
+        Layer("decoder 2", 28, 32, 14, 64, 2, transposed=True),
+        Layer("decoder 3", 28, 1, 28, 32, 1, transposed=True),
+    ),
+}
+
+
+def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
+    """The three computations of a layer: name, function, arguments."""
+    from common.lazy import tf
+
+    large = tf.random.normal([BATCH, layer.large, layer.large, layer.large_channels])
+    small = tf.random.normal([BATCH, layer.small, layer.small, layer.small_channels])
+    kernel = tf.random.normal(
+        [layer.size, layer.size, layer.large_channels, layer.small_channels]
+    )
+    settings = {"strides": [1, layer.stride, layer.stride, 1], "padding": layer.padding}
+
+    def to_small(large: Any, kernel: Any) -> Any:
+        return tf.raw_ops.Conv2D(input=large, filter=kernel, **settings)
+
+    def to_large(small: Any, kernel: Any) -> Any:
+        return tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=large.shape, filter=kernel, out_backprop=small, **settings
+        )
+
+    def to_kernel(large: Any, small: Any) -> Any:
+        return tf.raw_ops.Conv2DBackpropFilter(
+            input=large, filter_sizes=kernel.shape, out_backprop=small, **settings
+        )
+
+    forward, backward = ("to large", "to small") if layer.transposed else ("to small", "to large")
+    functions = {"to small": (to_small, (large, kernel)), "to large": (to_large, (small, kernel))}
+    yield ("forward", *functions[forward])
+    yield ("input gradient", *functions[backward])
+    yield ("kernel gradient", to_kernel, (large, small))
+
+
+def by_patches(layer: Layer, what: str) -> Callable[..., Any] | None:
+    """The computation as one product of patches, where it is one."""
+    from common.lazy import tf
+
+    window = [1, layer.size, layer.size, 1]
+    strides = [1, layer.stride, layer.stride, 1]
+    inputs = layer.size**2 * layer.large_channels
+
+    def patches(large: Any) -> Any:
+        found = tf.image.extract_patches(large, window, strides, [1, 1, 1, 1], layer.padding)
+        return tf.reshape(found, [-1, inputs])
+
+    if what == "kernel gradient":
+        return lambda large, small: tf.matmul(
+            patches(large), tf.reshape(small, [-1, layer.small_channels]), transpose_a=True
+        )
+    if (what == "forward") != layer.transposed:
+        return lambda large, kernel: patches(large) @ tf.reshape(
+            kernel, [-1, layer.small_channels]
+        )
+    return None  # the way back adds patches up
+
+
+def milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """Of a call, the median over rounds of the mean."""
+    function(*arguments)
+    began = time.perf_counter()
+    function(*arguments)
+    calls = max(1, round(SECONDS / ROUNDS / max(time.perf_counter() - began, 1e-5)))
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = function(*arguments)
+        result.numpy()
+        times.append((time.perf_counter() - began) / calls)
+    return statistics.median(times) * 1e3
+
+
+def main() -> None:
+    """Prints a line for each computation."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.layers", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
+    options = parser.parse_args()
+    devices.prefer_onednn()
+    from common.lazy import tf
+
+    square = tf.random.normal([MATRIX, MATRIX])
+    peak = 2 * MATRIX**3 / milliseconds(tf.matmul, square, square) / 1e6  # GFLOP/s
+    numbers = tf.random.normal([COPY])
+    bandwidth = 2 * 4 * COPY / milliseconds(lambda x: x + 1.0, numbers) / 1e6  # GB/s
+    print(f"fastest product {peak:.0f} GFLOP/s, fastest copy {bandwidth:.1f} GB/s")
+    found = []
+    for module, layers in LAYERS.items():
+        for layer in layers:
+            for what, function, arguments in computations(layer):
+                compiled = tf.function(function, jit_compile=True)
+                patches = by_patches(layer, what)
+                flop_ms, copy_ms = layer.flops / peak / 1e6, layer.bytes / bandwidth / 1e6
+                entry = {
+                    "module": module,
+                    "layer": layer.name,
+                    "computation": what,
+                    "mflop": layer.flops / 1e6,
+                    "mbyte": layer.bytes / 1e6,
+                    "least_ms": max(flop_ms, copy_ms),
+                    "bound_by": "arithmetic" if flop_ms > copy_ms else "memory",
+                    "ms": milliseconds(tf.function(function), *arguments),
+                    "xla_ms": milliseconds(compiled, *arguments),
+                    "patches_ms": (
+                        milliseconds(tf.function(patches), *arguments) if patches else None
+                    ),
+                }
+                found.append(entry)
+                print(json.dumps(entry), flush=True)
+    if options.output:
+        content = {**machine(), "date": date.today().isoformat(), "peak_gflops": peak,
+                   "copy_gbytes": bandwidth, "batch": BATCH, "layers": found}  # fmt: skip
+        write_atomically(options.output, json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
