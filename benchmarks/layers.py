@@ -2,8 +2,9 @@
 
 For each convolution its three computations (forward, gradient of the input, gradient of the
 kernel): floating-point operations, bytes that must move, milliseconds alone, and the least time
-that the machine's fastest product and fastest copy allow. Beside the form that trains stand two
-others: XLA, and the patches of the image written out (im2col) with one large product.
+that the machine's fastest product and fastest copy allow. Beside TensorFlow's kernels stand other
+forms: XLA; the patches of the image written out (im2col) with one large product; and for a layer
+with one output channel that of `common/kernels.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,9 @@ from common.files import write_atomically
 BATCH = 100
 SECONDS = 0.4  # of each measurement in a round
 ROUNDS = 5
+COPIES = 8  # of the images that a call works on, one after the other
 MATRIX = 2048
-COPY = 2**25  # numbers: 128 MiB, beyond every cache
+COPY = 2**21  # numbers: 8 MiB, the size of the larger images here
 
 
 class Layer(NamedTuple):
@@ -79,9 +80,7 @@ def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[
 
     large = tf.random.normal([BATCH, layer.large, layer.large, layer.large_channels])
     small = tf.random.normal([BATCH, layer.small, layer.small, layer.small_channels])
-    kernel = tf.random.normal(
-        [layer.size, layer.size, layer.large_channels, layer.small_channels]
-    )
+    kernel = tf.random.normal([layer.size, layer.size, layer.large_channels, layer.small_channels])
     settings = {"strides": [1, layer.stride, layer.stride, 1], "padding": layer.padding}
 
     def to_small(large: Any, kernel: Any) -> Any:
@@ -121,26 +120,59 @@ def by_patches(layer: Layer, what: str) -> Callable[..., Any] | None:
             patches(large), tf.reshape(small, [-1, layer.small_channels]), transpose_a=True
         )
     if (what == "forward") != layer.transposed:
-        return lambda large, kernel: patches(large) @ tf.reshape(
-            kernel, [-1, layer.small_channels]
-        )
+        return lambda large, kernel: patches(large) @ tf.reshape(kernel, [-1, layer.small_channels])
     return None  # the way back adds patches up
 
 
-def milliseconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """Of a call, the median over rounds of the mean."""
+def by_channel(layer: Layer, what: str) -> Callable[..., Any] | None:
+    """The forward pass of a layer with one output channel as its modules compute it."""
+    if not layer.transposed or layer.large_channels != 1 or what != "forward":
+        return None
+    from common import kernels
+    from common.lazy import tf
+
+    def forward(small: Any, kernel: Any) -> Any:
+        turned = tf.transpose(tf.reverse(kernel, axis=[0, 1]), [0, 1, 3, 2])
+        return kernels.to_one_channel(small, turned)
+
+    return forward
+
+
+def of_a_layer(
+    function: Callable[..., Any] | None, images: Any, other: Any, xla: bool = False
+) -> float | None:
+    """Milliseconds of a computation: of several, on different images, in one call of a graph."""
+    from common.lazy import tf
+
+    if function is None:
+        return None
+
+    @tf.function(jit_compile=xla)
+    def one_after_the_other(*copies: Any) -> Any:
+        done: list[Any] = []
+        for copy in copies:
+            with tf.control_dependencies(done[-1:]):
+                done.append(tf.reshape(function(copy, other), [-1])[0])
+        return tf.stack(done)
+
+    times = milliseconds(one_after_the_other, *(images + k for k in range(COPIES)))
+    return statistics.median(times) / COPIES
+
+
+def milliseconds(function: Callable[..., Any], *arguments: Any) -> list[float]:
+    """Of a call, the mean of each round."""
     function(*arguments)
     began = time.perf_counter()
-    function(*arguments)
-    calls = max(1, round(SECONDS / ROUNDS / max(time.perf_counter() - began, 1e-5)))
+    function(*arguments).numpy()
+    calls = max(1, round(SECONDS / ROUNDS / (time.perf_counter() - began)))
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         for _ in range(calls):
             result = function(*arguments)
         result.numpy()
-        times.append((time.perf_counter() - began) / calls)
-    return statistics.median(times) * 1e3
+        times.append((time.perf_counter() - began) / calls * 1e3)
+    return times
 
 
 def main() -> None:
@@ -155,16 +187,16 @@ def main() -> None:
     from common.lazy import tf
 
     square = tf.random.normal([MATRIX, MATRIX])
-    peak = 2 * MATRIX**3 / milliseconds(tf.matmul, square, square) / 1e6  # GFLOP/s
+    peak = 2 * MATRIX**3 / min(milliseconds(tf.matmul, square, square)) / 1e6  # GFLOP/s
     numbers = tf.random.normal([COPY])
-    bandwidth = 2 * 4 * COPY / milliseconds(lambda x: x + 1.0, numbers) / 1e6  # GB/s
+    bandwidth = 2 * 4 * COPY / min(milliseconds(lambda x: x + 1.0, numbers)) / 1e6  # GB/s
     print(f"fastest product {peak:.0f} GFLOP/s, fastest copy {bandwidth:.1f} GB/s")
     found = []
     for module, layers in LAYERS.items():
         for layer in layers:
-            for what, function, arguments in computations(layer):
-                compiled = tf.function(function, jit_compile=True)
-                patches = by_patches(layer, what)
+            for what, function, (images, other) in computations(layer):
+                if layer.name == "encoder 1" and what == "input gradient":
+                    continue  # nobody asks for the gradient of the pictures
                 flop_ms, copy_ms = layer.flops / peak / 1e6, layer.bytes / bandwidth / 1e6
                 entry = {
                     "module": module,
@@ -172,19 +204,17 @@ def main() -> None:
                     "computation": what,
                     "mflop": layer.flops / 1e6,
                     "mbyte": layer.bytes / 1e6,
-                    "least_ms": max(flop_ms, copy_ms),
+                    "least_ms": max(flop_ms, copy_ms),  # of both, the longer
                     "bound_by": "arithmetic" if flop_ms > copy_ms else "memory",
-                    "ms": milliseconds(tf.function(function), *arguments),
-                    "xla_ms": milliseconds(compiled, *arguments),
-                    "patches_ms": (
-                        milliseconds(tf.function(patches), *arguments) if patches else None
-                    ),
+                    "ms": of_a_layer(function, images, other),
+                    "xla_ms": of_a_layer(function, images, other, xla=True),
+                    "patches_ms": of_a_layer(by_patches(layer, what), images, other),
+                    "by_channel_ms": of_a_layer(by_channel(layer, what), images, other),
                 }
                 found.append(entry)
                 print(json.dumps(entry), flush=True)
     if options.output:
-        content = {**machine(), "date": date.today().isoformat(), "peak_gflops": peak,
-                   "copy_gbytes": bandwidth, "batch": BATCH, "layers": found}  # fmt: skip
+        content = {**machine(), "peak_gflops": peak, "copy_gbytes": bandwidth, "layers": found}
         write_atomically(options.output, json.dumps(content, indent=1) + "\n")
 
 

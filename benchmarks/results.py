@@ -46,7 +46,8 @@ def peak(entry: dict[str, Any], matrix: int) -> float:
 def row(module: str, entry: dict[str, Any], matrix: int) -> list[str]:
     """The cells of a module's line, see HEADER."""
     loop, flops = median(entry, "ours loop"), entry["flops"]
-    cells = [f"`{module}`", f"{loop * 1e3:.2f}", f"{loop / median(entry, 'ours bare') - 1:+.0%}"]
+    over = f"{loop / median(entry, 'ours bare') - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
+    cells = [f"`{module}`", f"{loop * 1e3:.2f}", over]
     if flops is None:
         cells += ["–", "–"]
     else:

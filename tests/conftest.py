@@ -8,9 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,19 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0  # seconds until a child process counts as stuck
 MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
+
+
+SLOW = ("elbo_cvae", "tfp_cvae")  # modules whose steps take longest
+
+
+def long_where(is_long: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
+    """Parameters of a test, marked `long` where its values say so."""
+    return [
+        pytest.param(
+            *(v if type(v) is tuple else [v]), marks=[pytest.mark.long] if is_long(v) else []
+        )
+        for v in values
+    ]
 
 
 @cache

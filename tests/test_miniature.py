@@ -20,6 +20,7 @@ from common.errors import BadInput
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
 from reproductions.evidence.documents import of_number
+from tests.conftest import SLOW, long_where
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 RECORDINGS = sorted(GOLDEN.glob("*/miniature-*.json"))
@@ -41,7 +42,11 @@ def test_every_document_has_its_miniatures() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("path", RECORDINGS, ids=lambda p: f"{p.parent.name}-{p.stem[10:]}")
+@pytest.mark.parametrize(
+    "path",
+    long_where(lambda path: path.match("00[24]/*float32.json"), RECORDINGS),  # the slow ones
+    ids=lambda p: f"{p.parent.name}-{p.stem[10:]}",
+)
 def test_the_port_prints_and_draws_what_the_original_did(
     path: Path, whole: Callable[[str], Dataset]
 ) -> None:
@@ -204,17 +209,12 @@ CONTROLS = [
             other_validation(tfp_cvae, lambda v: {"loss": v.loss[:1]}), EVALUATION),
 ]  # fmt: skip
 TF1_ADAM = mlp_vae.TF1Adam
-SLOW = ("elbo_cvae", "tfp_cvae")
 
 
 @pytest.mark.parametrize(
     "control",
-    [
-        pytest.param(
-            c, id=f"{c.module}: {c.mistake}", marks=[pytest.mark.long] * (c.module in SLOW)
-        )
-        for c in CONTROLS
-    ],
+    long_where(lambda c: c.module in SLOW, CONTROLS),
+    ids=lambda c: f"{c.module}: {c.mistake}",
 )
 def test_a_mistake_is_found_on_its_rung(
     control: Control, whole: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from reproductions.evidence.controls import CONTROLS, Control
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
 from reproductions.evidence.lockstep import verify
 from reproductions.evidence.mistakes import planted
+from tests.conftest import SLOW, long_where
 
 
 def first_rejected(
@@ -29,7 +30,11 @@ def first_rejected(
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda c: f"{c.mistake.module}: {c.mistake.what}")
+@pytest.mark.parametrize(
+    "control",
+    long_where(lambda c: c.mistake.module in SLOW, CONTROLS),
+    ids=lambda c: f"{c.mistake.module}: {c.mistake.what}",
+)
 def test_the_wrong_variant_is_rejected(
     control: Control, precision: str, whole: Callable[[str], Dataset]
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from common.datasets import Dataset
 from reproductions import program
-from reproductions.evidence import sharpness
-from reproductions.evidence.documents import RECORDED
+from reproductions.evidence import false_alarms, sharpness
+from reproductions.evidence.documents import RECORDED, Document
+from tests.conftest import SLOW, long_where
 
 STEPS = 4  # of the checks made here; `sharpness.json` has those over more steps
 MODULES = [document.module for document in RECORDED]
@@ -23,7 +25,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize(("module", "change"), CHANGES)
+@pytest.mark.parametrize(("module", "change"), long_where(lambda c: c[0] in SLOW, CHANGES))
 def test_a_harmless_change_passes(
     module: str, precision: str, change: str, whole: Callable[[str], Dataset]
 ) -> None:
@@ -49,3 +51,20 @@ def test_the_smallest_mistake_is_searched_by_halving(
     monkeypatch.setattr(sharpness, "first_rejected", first_rejected)
     found = sharpness.smallest_found("mlp_vae", "float64", "a kind")
     assert found == {"k": smallest, "step": 3 if smallest else None}
+
+
+def test_a_run_that_strays_alone_is_an_alarm_and_its_like_are_none() -> None:
+    steps = np.arange(1, 31)
+    together = 100 * (1 + np.outer([0, 1, -1, 2, 1.5], 1e-6 * steps))
+    assert false_alarms.leave_one_out(together) == (4, 0, pytest.approx(6e-5 / 4.6e-4, rel=0.02))
+    together[3, 9:] *= 1.01  # beyond ten envelopes of the others
+    assert false_alarms.leave_one_out(together)[:2] == (4, 1)
+
+
+@pytest.mark.parametrize("document", RECORDED, ids=lambda d: d.number)
+def test_the_original_itself_is_not_refused(document: Document) -> None:
+    losses = false_alarms.losses_of(document)
+    if losses is not None:
+        alarms = false_alarms.leave_one_out(losses)
+        assert alarms.runs >= 20
+        assert alarms.refused == 0

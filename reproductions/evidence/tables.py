@@ -22,7 +22,14 @@ from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import dose_response, kept, rules, sharpness, whole_runs
+from reproductions.evidence import (
+    dose_response,
+    false_alarms,
+    kept,
+    rules,
+    sharpness,
+    whole_runs,
+)
 from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.lockstep import floored
@@ -289,13 +296,15 @@ def performance() -> Rows:
 
 def layers() -> Rows:
     """A row for each computation of the convolutions: what it takes and what bounds it."""
-    content = benchmark.load(benchmark.KEPT / "layers.json")
-    return [
-        [f"`{e['module']}`", e["layer"], e["computation"], f"{e['mflop']:.0f}", f"{e['ms']:.2f}",
-         f"{e['mflop'] / e['ms']:.0f}", f"{e['least_ms'] / e['ms']:.0%}", e["bound_by"],
-         *("–" if e[other] is None else f"{e[other]:.2f}" for other in ("patches_ms", "xla_ms"))]
-        for e in content["layers"]
-    ]  # fmt: skip
+    rows = []
+    for e in benchmark.load(benchmark.KEPT / "layers.json")["layers"]:
+        others = [e[form] for form in ("xla_ms", "patches_ms", "by_channel_ms")]
+        rows.append(
+            [f"`{e['module']}`", e["layer"], e["computation"], f"{e['mflop']:.0f}",
+             f"{e['ms']:.2f}", f"{e['mflop'] / e['ms']:.0f}", f"{e['least_ms'] / e['ms']:.0%}",
+             e["bound_by"], *("–" if ms is None else f"{ms:.2f}" for ms in others)]
+        )  # fmt: skip
+    return rows
 
 
 def _seconds(module: str) -> float:
@@ -436,20 +445,28 @@ TABLES = {
     "steps": Table(
         lambda: benchmark.rows(benchmark.KEPT / "avx512.json"),
         {"en": " | ".join(benchmark.HEADER),
-         "zh": "模块 | 每步毫秒 | 比单独一步多 | GFLOP | 占峰值 | PyTorch 最快用时之比 |"
-         " JAX 最快用时之比 | 原程序用时之比 | 一次训练的步数 | 分钟"},
+         "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
+         " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
         {"en": "From `benchmarks/kept/avx512.json`.", "zh": "取自 `benchmarks/kept/avx512.json`。"},
     ),
     "layers": Table(
         layers,
         {"en": "module | layer | computation | MFLOP | ms | GFLOP/s | of what is possible |"
-         " bound by | ms by patches | ms by XLA",
+         " bound by | ms by XLA | ms by patches | ms by channel",
          "zh": "模块 | 层 | 计算 | MFLOP | 毫秒 | GFLOP/s | 占可能的最快速度 |"
-         " 受限于 | 用图像块，毫秒 | 用 XLA，毫秒"},
+         " 受限于 | 用 XLA，毫秒 | 用图像块，毫秒 | 按通道，毫秒"},
         {"en": "From `benchmarks/kept/layers.json`: batches of 100, each computation alone."
          " *Possible*: the machine's fastest product or fastest copy, whichever takes longer.",
-         "zh": "取自 `benchmarks/kept/layers.json`：批次为 100，每项计算单独测量。“可能的最快速度”："
-         "该机器最快的矩阵乘法与最快的复制中较慢的一个。"},
+         "zh": "取自 `benchmarks/kept/layers.json`：批次为 100，每项计算单独测量。"
+         "“可能的最快速度”：该机器最快的矩阵乘法与最快的复制中较慢的一个。"},
+    ),
+    "alarms": Table(
+        false_alarms.table,
+        {"en": "document | further runs of the original | refused |"
+         " largest share of what is allowed",
+         "zh": "文档 | 原程序的其他运行 | 被拒绝的 | 最接近界限的一次，占允许值之比"},
+        {"en": "From `golden/*/lockstep-float32.npz`.",
+         "zh": "取自 `golden/*/lockstep-float32.npz`。"},
     ),
     "performance": Table(
         performance,
