@@ -248,7 +248,7 @@ def picture(found: Sequence[Row]) -> Figure:
                 _beside(axes, x, y, _step(row.found_at[precision]))
     for x, precision in STEPS_AT:
         _beside(axes, x, -1, precision)
-    _beside(axes, 1.15, -1.8, "lockstep rejects at step")
+    _beside(axes, 1.17, -2, "lockstep rejects\nat step")
     axes.set_xscale("symlog", linthresh=2 * margin)
     ticks = [-100, -10, -2, 0, 2, 10, 100]
     axes.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks])
@@ -257,14 +257,15 @@ def picture(found: Sequence[Row]) -> Figure:
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.axvline(0, color="black", lw=0.8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel(
-        "final loss against the original's; shaded: the margin; red: whole runs reject it\n"
-        "thick line: 90 % interval of the mean; one run: thin line, the original's 95 % interval"
-    )
+    label = "final loss against the original's, with its 90 % interval\n"
+    label += "shaded: the margin; red: whole runs reject it"
+    if any(row.final.single for row in found):
+        label += "\nthin line: of one run, where the original's next run would lie"
+    axes.set_xlabel(label)
     return figure
 
 
-STEPS_AT = ((1.08, "float32"), (1.22, "float64"))  # in widths of the plot
+STEPS_AT = ((1.1, "float32"), (1.24, "float64"))  # in widths of the plot
 
 
 def _beside(axes: Axes, x: float, y: float, text: str) -> None:
@@ -288,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in table(results):
         print(" | ".join(line))
     if options.picture:
-        picture(rows(results)).savefig(options.picture, dpi=120)
+        picture(rows(results)).savefig(options.picture, dpi=120, bbox_inches="tight")
     return 0
 
 

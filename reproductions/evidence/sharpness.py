@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in mistakes_table(results) + harmless_table(results):
         print(" | ".join(line))
     if options.picture:
-        picture(results).savefig(options.picture, dpi=120)
+        picture(results).savefig(options.picture, dpi=120, bbox_inches="tight")
     return 0
 
 
