@@ -410,8 +410,10 @@ TABLES = {
     ),
     "rules": Table(
         rules.table,
-        {"en": "rule | mistakes found | right modules accepted | right modules refused",
-         "zh": "规则 | 发现的错误 | 接受的正确模块 | 误拒的正确模块"},
+        {"en": "rule | right modules accepted | right modules refused |"
+         " mistakes found in the modules that it accepts | in all",
+         "zh": "规则 | 接受的正确模块 | 误拒的正确模块 |"
+         " 在它接受的模块中发现的错误 | 在全部模块中"},
         {"en": "From `artifacts/reference/rules.json`; twenty steps.",
          "zh": "取自 `artifacts/reference/rules.json`；各二十步。"},
     ),
@@ -537,7 +539,7 @@ CHINESE = (
     (r"^TensorFlow's guide (“.*”): forward pass, 1e-7$", r"TensorFlow 指南\1：只看前向，1e-7"),
     (r"^TensorFlow's guide (“.*”): 1e-5 for ten steps, then 5 %$",
      r"TensorFlow 指南\1：前十步 1e-5，其后 5%"),
-    (r"^Paddle's guide: two rounds of the loss, 1e-6$", "Paddle 指南：两轮损失，1e-6"),
+    (r"^Paddle's guide: two rounds of the loss, 1e-6$", "Paddle 指南：两次的损失，1e-6"),
     (r"^the lockstep in (float\d\d)$", r"逐步核对，\1"),
     (r"^the original, one run$", "原程序，一次运行"),
     (r", seed (\d+)$", r"，种子 \1"),
