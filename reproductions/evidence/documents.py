@@ -131,7 +131,7 @@ DOCUMENTS = {
                 Curve("epoch_val_loss", "val_loss", "validation loss"),
             ),
             unit="nats per image",
-            seeds=8,
+            seeds=5,
             headline=Headline("val_loss", "validation loss after 30 epochs, nats", "none"),
             pictures=("manifold",),
         ),
