@@ -220,7 +220,11 @@ def mistakes_table(results: dict[str, Any] | None = None) -> list[list[str]]:
 
 def _smallest(entry: dict[str, int | None]) -> str:
     """1e-7 at step 3."""
-    return "none" if entry["step"] is None else f"1e-{entry['k']:02d} at step {entry['step']}"
+    return (
+        "none up to 0.1"
+        if entry["step"] is None
+        else f"1e-{entry['k']:02d} at step {entry['step']}"
+    )
 
 
 def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
@@ -257,7 +261,8 @@ def picture(results: dict[str, Any]) -> Figure:
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
     axes.set_xlabel("smallest relative mistake that the lockstep rejects (smaller to the right)")
-    axes.legend(loc="lower left")
+    axes.set_title("How small a mistake the lockstep finds")
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -550,6 +550,7 @@ CHINESE = (
     (r"^kernel gradient$", "对卷积核的梯度"),
     (r"^arithmetic$", "运算"),
     (r"^memory$", "内存"),
+    (r"^none up to 0.1$", "0.1 以内都没有"),
     (r"^weight of the KL$", "KL 的权重"),
     (r"^accepted$", "接受"),
     (r"^rejected$", "拒绝"),
