@@ -57,15 +57,14 @@ def losses_of(document: Document) -> np.ndarray | None:
 
 
 def table() -> list[list[str]]:
-    """A row for each document: its nudged runs, how many are refused, how close one came."""
+    """A row for each document with nudged runs: how many are refused, how close one came."""
     rows = []
     for document in RECORDED:
         losses = losses_of(document)
-        cells = ["–"] * 3
         if losses is not None:
             alarms = leave_one_out(losses)
             cells = [str(alarms.runs), str(alarms.refused), f"{alarms.closest:.2f}"]
-        rows.append([document.number, *cells])
+            rows.append([document.number, *cells])
     return rows
 
 
