@@ -114,6 +114,8 @@ def _changed(node: ast.AST) -> str | None:
         return f"{ast.unparse(node.value)}.{NAMES[node.attr]}"
     elif isinstance(node, ast.Call) and len(node.args) > 1:
         first, second, *rest = node.args
+        if ast.unparse(first) == ast.unparse(second):
+            return None
         return ast.unparse(ast.Call(node.func, [second, first, *rest], node.keywords))
     return None
 
