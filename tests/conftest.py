@@ -100,6 +100,7 @@ def whole() -> Iterator[Callable[[str], Dataset]]:
 
     Where the environment says that the proofs must run (REQUIRE_DATA), it fails instead.
     """
+    gc.collect()
     gc.freeze()  # so that the collection at the end is quick
 
     def load(name: str) -> Dataset:
@@ -112,6 +113,7 @@ def whole() -> Iterator[Callable[[str], Dataset]]:
 
     yield load
     gc.collect()
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -25,7 +25,16 @@ from tests.conftest import ROOT
 
 SECONDS = 600  # until a test run that hangs counts as noticed
 NO_TESTS = 5  # pytest's exit code where none was chosen
-ARTIFACTS = ("artifacts/runs", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+ARTIFACTS = (
+    "artifacts/runs",
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+)
 OF_A_MODULE = "hand_over trained closed_forms miniature plotting evaluation read_back mlp_cvae"
 TESTS = {
     **{f"reproductions/{m}.py": f"{OF_A_MODULE} -k {m}" for m in (
@@ -100,7 +109,7 @@ def _changed(node: ast.AST) -> str | None:
         if isinstance(node.value, bool):
             return str(not node.value)
         if isinstance(node.value, (int, float)):
-            return repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.1)
+            return repr(node.value + 1 if isinstance(node.value, int) else node.value * 1.1 or 0.1)
     elif isinstance(node, ast.BinOp) and type(node.op) in OPPOSITE:
         return f"({ast.unparse(ast.BinOp(node.left, OPPOSITE[type(node.op)](), node.right))})"
     elif isinstance(node, ast.BoolOp):
@@ -170,7 +179,9 @@ def main() -> None:
             files = [f"tests/test_{name}.py" for name in names.split()]
             others = [f for f, is_last in zip(files, last, strict=True) if not is_last]
             lasts = [f for f, is_last in zip(files, last, strict=True) if is_last]
-            for change in sorted(random.Random(file).sample(possible, options.each)):
+            for change in sorted(
+                random.Random(file).sample(possible, min(options.each, len(possible)))
+            ):
                 how = "PASSED"
                 if noticed(copy, file, change, others, only):
                     how = "noticed"

@@ -47,22 +47,24 @@ def _forward_only(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def _ten_then_the_rest(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    first = np.allclose(ours[:10], theirs[:10], rtol=0, atol=1e-5)
+    first = np.allclose(ours[:10], theirs[:10], rtol=1e-7, atol=1e-5)
     return bool(first and np.allclose(ours[10:], theirs[10:], rtol=0.05, atol=0))
 
 
 def _two_rounds(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    return bool(np.abs(ours[:2] - theirs[:2]).mean() <= 1e-6)
+    return bool(np.abs(ours[:2] - theirs[:2]).max() <= 1e-6)
 
 
 RULES = (
     Rule("TensorFlow's guide “Validate correctness”: forward pass, 1e-7", "float32", _forward_only),
     Rule(
-        "TensorFlow's guide “Debug a migrated training pipeline”: 1e-5 for ten steps, then 5 %",
+        "TensorFlow's guide “Debug a migrated pipeline”: 1e-5 + 1e-7 for ten steps, then 5 %",
         "float32",
         _ten_then_the_rest,
     ),
-    Rule("Paddle's guide: two rounds of the loss, 1e-6", "float32", _two_rounds),
+    Rule(
+        "Paddle's guide: two rounds of the loss, 1e-6 (its tool's default)", "float32", _two_rounds
+    ),
     Rule("the lockstep in float32", "float32", None),
     Rule("the lockstep in float64", "float64", None),
 )

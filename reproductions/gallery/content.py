@@ -44,7 +44,7 @@ def printed_points(document: Document) -> tuple[str, tuple[Point, ...]]:
     return printed.source, tuple(zip(printed.at, printed.values, strict=True))
 
 
-NOT_SHOWN = ("curves", "wholeruns")  # the page draws its own
+NOT_SHOWN = ("curves", "wholeruns", "preview")  # the page draws its own curves
 ASKED = {"tfp_cvae": "class-grids.png"}  # of docs/: what models drew when asked for each digit
 
 
