@@ -68,15 +68,15 @@ def test_the_batches_are_cut_by_the_documents_rule(
     expected = HANDED[module]
     experiment = port.experiment(port.config(), whole(port.dataset), Seeded(7))
     n = len(experiment.images)
-    passes = -(-n // expected.batch_size)
-    batches = [experiment.batches(step) for step in range(passes + 1)]
+    steps_of_a_pass = -(-n // expected.batch_size)
+    batches = [experiment.batches(step) for step in range(steps_of_a_pass + 1)]
     sizes = [len(batch) for batch in batches]
     full = [expected.batch_size] * (n // expected.batch_size)
     left_over = n - sum(full)
     stream = np.concatenate(batches)
     np.testing.assert_array_equal(np.sort(stream[:n]), np.arange(n))  # every image once
     if expected.carried:
-        assert sizes == [expected.batch_size] * (passes + 1)
+        assert sizes == [expected.batch_size] * (steps_of_a_pass + 1)
     else:
         assert sizes[: len(full)] == full
         assert left_over == 0 or sizes[len(full)] == left_over
@@ -92,7 +92,7 @@ def test_the_batches_are_cut_by_the_documents_rule(
 def test_the_loss_reads_the_batch_that_it_is_given(
     module: str, whole: Callable[[str], Dataset]
 ) -> None:
-    """Figures of each image, and of the labels where the document's model is told them."""
+    """The terms of an image depend on it, and on its label where the model is told the label."""
     port: Any = program(module)
     data = whole(port.dataset)
     experiment = port.experiment(port.config(), data, Seeded(7), "float64")

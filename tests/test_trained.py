@@ -107,9 +107,7 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Data
 
 @pytest.mark.parametrize("module", ["mlp_cvae", "tfp_cvae"])
 @pytest.mark.parametrize("digit", range(10))
-def test_the_digit_that_is_asked_for_is_drawn_around_its_prior(
-    module: str, digit: int, whole: Callable[[str], Dataset]
-) -> None:
+def test_the_digit_that_is_asked_for_is_drawn_around_its_prior(module: str, digit: int) -> None:
     port, twin = program(module), Twin(module)
     eps = np.random.default_rng(digit).normal(size=(3, 5, 2)).astype(np.float32)
     labels = np.full(15, digit)

@@ -2,9 +2,8 @@
 
 `tests/test_negative_controls.py` plants each of them and asserts the step.
 
-Some traps no lockstep can catch, because both readings compute the same numbers: `>= .5` for `> .5`
-in elbo_cvae (no grey level of 255 is exactly .5), sqrt(exp(v)) for exp(v / 2) in mlp_vae, and rows
-drawn top down for bottom up in rmsprop_vae, which is a matter of its picture.
+Some traps no lockstep can catch, because both readings compute the same numbers: `> .5` for `>= .5`
+in elbo_cvae (no grey level of 255 is exactly .5), and sqrt(exp(v)) for exp(v / 2) in mlp_vae.
 """
 
 from __future__ import annotations
