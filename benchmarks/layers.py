@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.__main__ import machine
+from benchmarks.worker import MATRIX
 from common import devices
 from common.files import write_atomically
 
@@ -25,7 +26,6 @@ BATCH = 100
 SECONDS = 0.4  # of each measurement in a round
 ROUNDS = 5
 COPIES = 8  # of the images that a call works on, one after the other
-MATRIX = 2048
 COPY = 2**21  # numbers: 8 MiB, the size of the larger images here
 
 

@@ -11,7 +11,6 @@ where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy as np
 
 from common import datasets, lockstep
 from common.chance import Seeded
-from common.files import write_atomically
 from common.lazy import tf
 from common.training import Trainer
 from reproductions import GOLDEN, program
@@ -37,7 +35,7 @@ from reproductions.evidence.mistakes import (
     planted,
     reduced,
 )
-from reproductions.evidence.whole_runs import MARGINS, Comparison
+from reproductions.evidence.whole_runs import MARGINS, Comparison, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,13 +118,13 @@ def make(modules: Sequence[str], seeds: int, path: Path = RESULTS) -> None:
                 if str(seed) not in entry["runs"]:
                     entry["runs"][str(seed)] = whole_run(mistake.module, data, seed)
             tf.keras.backend.clear_session()
-            write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            kept.save_results(path, content)
             print(seed, mistake.module, mistake.what, entry["runs"][str(seed)][-1:], flush=True)
 
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
     """The results: module -> mistake -> {"found_at": {precision: step}, "runs": {seed: curve}}."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------
@@ -199,9 +197,11 @@ def table(results: dict[str, Any] | None = None) -> list[list[str]]:
         if row.found_at is not None:
             steps = [_step(row.found_at[precision]) for precision in lockstep.FLOOR]
         p = "–" if row.p is None else "< 0.01" if row.p < 0.01 else f"{row.p:.2f}"
+        spreads = row.final.in_spreads
+        in_spreads = "–" if spreads is None else signed(spreads, 1)
         lines.append(
             [f"`{row.module}`", row.what, f"{len(row.final.ours)}:{len(row.final.theirs)}",
-             *map(_with_interval, (row.final, row.curve)), _signed(row.final.in_spreads, 1), p,
+             *map(_with_interval, (row.final, row.curve)), in_spreads, p,
              row.verdict, *steps]
         )  # fmt: skip
     return lines
@@ -214,16 +214,11 @@ def _step(step: int | None) -> str:
 
 def _with_interval(comparison: Comparison) -> str:
     """+1.23 (+1.00 … +1.46), in per cent; for one run the difference alone."""
-    difference = _signed(100 * comparison.difference, 2)
+    difference = signed(100 * comparison.difference, 2)
     if comparison.interval is None:
         return difference
-    low, high = (_signed(100 * bound, 2) for bound in comparison.interval)
+    low, high = (signed(100 * bound, 2) for bound in comparison.interval)
     return f"{difference} ({low} … {high})"
-
-
-def _signed(value: float | None, decimals: int) -> str:
-    """With a sign, which is no hyphen."""
-    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def picture(found: Sequence[Row]) -> Figure:

@@ -61,6 +61,16 @@ def write(module: str, name: str, content: dict[str, Any], folder: Path = REFERE
     write_atomically(folder / module / name, one_line)
 
 
+def load_results(path: Path) -> dict[str, Any]:
+    """What an experiment of the evidence has left so far; nothing before its first result."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def save_results(path: Path, content: dict[str, Any]) -> None:
+    """Writes the results of an experiment, so that it can be stopped and goes on from there."""
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 def our_curves(module: str, column: str, folder: Path = REFERENCE) -> list[np.ndarray]:
     """A column of the history of each kept run that has it, one array [rounds] for each seed."""
     runs = load_seeds(module, folder)["runs"]

@@ -10,7 +10,6 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import datasets, lockstep
-from common.files import write_atomically
 from reproductions import GOLDEN, program
 from reproductions.evidence import kept
 from reproductions.evidence.controls import CONTROLS
@@ -92,13 +90,13 @@ def make(path: Path = RESULTS) -> None:
         for precision in lockstep.FLOOR:
             if precision not in entry:
                 entry[precision] = followed(module, precision, mistake)
-                write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                kept.save_results(path, content)
                 print(module, what, precision, entry[precision]["problems"][:1], flush=True)
 
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
     """The results: module -> mistake -> precision -> relative differences and problems."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import multiprocessing
 import os
 import sys
@@ -26,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from common import datasets, lockstep
-from common.files import write_atomically
 from common.lazy import tf
 from common.training import Losses
 from reproductions import GOLDEN, program
@@ -196,13 +194,13 @@ def make(modules: Sequence[str], path: Path = RESULTS) -> None:
                     if kind in entries or (module, kind) in IMPOSSIBLE:
                         continue
                     entries[kind] = measure(module, precision, kind)
-                    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                    kept.save_results(path, content)
                     print(module, precision, kind, entries[kind], flush=True)
 
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
     """The results: part -> module -> precision -> kind -> what was found."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from reproductions.evidence import (
 from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.lockstep import floored
-from reproductions.evidence.whole_runs import ceil_percent
+from reproductions.evidence.whole_runs import ceil_percent, signed
 
 FILES = {
     "README.md": "en",
@@ -180,15 +180,15 @@ def wholeruns() -> Rows:
     for c in whole_runs.available():
         interval = margin = power = in_spreads = "–"
         if c.interval is not None and c.margin_shown is not None:
-            interval = " … ".join(_signed(100 * end, 2) for end in c.interval)
+            interval = " … ".join(signed(100 * end, 2) for end in c.interval)
             margin = ceil_percent(c.margin_shown)
             power = f"{math.floor(100 * (c.power() or 0))} %"
         if c.in_spreads is not None:
-            in_spreads = _signed(c.in_spreads, 1)
+            in_spreads = signed(c.in_spreads, 1)
         rows.append(
             [f"`{c.module}`", c.figure, f"{c.ours.mean():.6g} ({len(c.ours)})".replace("-", MINUS),
              f"{c.theirs.mean():.6g} ({len(c.theirs)})".replace("-", MINUS),
-             _signed(100 * c.difference, 2), in_spreads, interval, margin, power, c.verdict]
+             signed(100 * c.difference, 2), in_spreads, interval, margin, power, c.verdict]
         )  # fmt: skip
     return rows
 
@@ -314,10 +314,6 @@ def _seconds(module: str) -> float:
 
 def _duration(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 60 else f"{math.ceil(seconds / 60)} min"
-
-
-def _signed(value: float, decimals: int) -> str:
-    return f"{value:+.{decimals}f}".replace("-", MINUS)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -218,6 +218,11 @@ def ceil_percent(share: float) -> str:
     return f"{math.ceil(share * 1e4 - 1e-9) / 100:.2f} %"
 
 
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign, which is no hyphen."""
+    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def available() -> list[Comparison]:
     """The comparisons of every recorded module whose whole runs are kept."""
     there = [document for document in RECORDED if kept.has_seeds(document.module)]
