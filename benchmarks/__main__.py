@@ -1,4 +1,4 @@
-"""`python -m benchmarks [module ...]`: milliseconds per training step, beside what else there is.
+"""`python -m benchmarks [module ...]`: milliseconds per training step, compared with others.
 
 For each module: the real training loop; the same compiled step called from Python ("bare"); the
 same model, batch size, loss and optimiser in PyTorch (eager, channels-last, torch.compile) and in
@@ -26,11 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import parse, results
+from benchmarks import parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
 from common.files import write_atomically
 from reproductions import program
+from reproductions.evidence import speed
 from reproductions.evidence.documents import DOCUMENTS, Document
 
 PYTORCH = ("eager", "channels-last", "compile")
@@ -133,8 +134,8 @@ def main() -> None:
         print(detail(module, sides), flush=True)
         if options.output:
             write_atomically(options.output, json.dumps(content, indent=1) + "\n")
-    rows = [results.row(m, entry, MATRIX) for m, entry in content["modules"].items()]
-    for cells in (results.HEADER, ["---"] * len(results.HEADER), *rows):
+    rows = [speed.row(m, entry, MATRIX) for m, entry in content["modules"].items()]
+    for cells in (speed.HEADER, ["---"] * len(speed.HEADER), *rows):
         print(f"| {' | '.join(cells)} |")
 
 

@@ -82,9 +82,8 @@ class Preview:
             return
         write_atomically(self._path, self._draw(progress))
         if self._drawn_at < 0 and not self._quiet:
-            tqdm.write(
-                f"{self._path} shows how far it is; it is drawn again as the training goes on"
-            )
+            tqdm.write(f"{self._path} shows the training so far, and is drawn again as it goes on")
+            sys.stdout.flush()
         self._drawn_at = now
 
     def close(self) -> None:

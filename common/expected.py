@@ -12,7 +12,7 @@ EXPECTED = Path(__file__).with_name("expected.json")  # reproductions.evidence.t
 
 
 def expectation(module: str, record: Mapping[str, Any], path: Path = EXPECTED) -> str | None:
-    """The last value of a finished run beside the interval that 95 % of such runs end in.
+    """The last value of a finished run, compared with the interval that 95 % of such runs end in.
 
     Args:
       module: the run's.

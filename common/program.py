@@ -75,7 +75,7 @@ class Program:
         ]
 
     def expected(self, record: Record) -> str | None:
-        """A finished run's last value beside those of the kept runs, in one line.
+        """A finished run's last value, compared with those of the kept runs, in one line.
 
         None for settings that are neither the document's nor those of `--quick`.
         """
@@ -158,12 +158,43 @@ class Program:
         arguments = sys.argv[1:] if argv is None else argv
         return run_command(self.name, lambda: self._command(arguments), "--debug" in arguments)
 
-    def _command(self, arguments: Sequence[str]) -> None:
+    def options(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Reads the command line, see `common.cli.parse`.
+
+        Raises:
+          BadInput: an option is unknown, or its value cannot be used.
+        """
         description = (
             f"{self.summary} (document {self.document}). Without options it runs exactly as the"
             " document says."
         )
-        options = parse(self.name, description, self.config, self.quick, arguments)
+        return parse(self.name, description, self.config, self.quick, arguments)
+
+    def record(self, given: Mapping[str, Any]) -> Record:
+        """The record of a new run.
+
+        Args:
+          given: the settings, the seed and so on that are not left at their defaults.
+        """
+        from common.runs import Record
+
+        quick = given.get("quick", False)
+        names = {item.name for item in dataclasses.fields(self.config)}
+        chosen = {k: v for k, v in given.items() if k in names}
+        if quick:
+            chosen |= self.quick
+        return Record(
+            module=self.name,
+            document=self.document,
+            dataset=self.dataset,
+            config=dataclasses.asdict(self.config(**chosen)),
+            seed=given.get("seed", 0),
+            dtype=given.get("dtype", "float32"),
+            quick=quick,
+        )
+
+    def _command(self, arguments: Sequence[str]) -> None:
+        options = self.options(arguments)
         with _opened(self, options) as (run, data):
             _train(self, run, data, options)
 
@@ -193,28 +224,8 @@ def _opened(program: Program, options: argparse.Namespace) -> Iterator[tuple[Run
             yield run, datasets.load(program.dataset, options.data_dir, options.quiet)
     else:
         data = datasets.load(program.dataset, options.data_dir, options.quiet)
-        with new_run(_record(program, options.given), options.output) as run:
+        with new_run(program.record(options.given), options.output) as run:
             yield run, data
-
-
-def _record(program: Program, given: Mapping[str, Any]) -> Record:
-    """The record of a new run."""
-    from common.runs import Record
-
-    quick = given.get("quick", False)
-    names = {item.name for item in dataclasses.fields(program.config)}
-    chosen = {k: v for k, v in given.items() if k in names}
-    if quick:
-        chosen |= program.quick
-    return Record(
-        module=program.name,
-        document=program.document,
-        dataset=program.dataset,
-        config=dataclasses.asdict(program.config(**chosen)),
-        seed=given.get("seed", 0),
-        dtype=given.get("dtype", "float32"),
-        quick=quick,
-    )
 
 
 def _refuse_other_settings(run: Run, program: Program, given: Mapping[str, Any]) -> None:
@@ -317,9 +328,9 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
         "pictures": drawn - began,
         "evaluation": time.monotonic() - drawn,
     }
+    (run.folder / PREVIEW).unlink(missing_ok=True)
     record.finished = True
     run.save()
-    (run.folder / PREVIEW).unlink(missing_ok=True)
 
 
 def usual_pictures(

@@ -117,7 +117,7 @@ class Run:
         record = self.record
         now = {"source_sha256": source_sha256, **environment}
         before = {"source_sha256": record.source_sha256, **record.environment}
-        changed = [k for k in now if record.environment and now[k] != before.get(k, now[k])]
+        changed = [k for k in now if now[k] != before.get(k, now[k])] if record.environment else []
         if changed:
             record.earlier_sessions.append(before)
         record.source_sha256, record.environment = source_sha256, environment

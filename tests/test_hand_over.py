@@ -1,4 +1,4 @@
-"""What each module hands to the loop, beside its document's settings, written down here anew."""
+"""What each module hands to the loop, compared with its document's settings, written down here."""
 
 from __future__ import annotations
 

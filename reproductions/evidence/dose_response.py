@@ -131,7 +131,7 @@ def load(path: Path = RESULTS) -> dict[str, Any]:
 
 
 class Row(NamedTuple):
-    """A wrong variant, or the right module, beside its original."""
+    """A wrong variant, or the right module, compared with its original."""
 
     module: str
     what: str

@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from common.cli import OneLineParser, run_command
-from common.errors import Failure, Interrupted, VerificationFailed
+from common.errors import VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, Document
+from reproductions.evidence.many_seeds import finished
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
 PICTURE = kept.ROOT / "docs" / "proof.png"
@@ -64,6 +65,11 @@ def _full_runs(argv: Sequence[str]) -> None:
         help=f"where the whole runs lie; what is there is not made again (default: {RUNS})",
     )  # fmt: skip
     parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="how many runs to make at a time; the times of runs that share a machine are longer"
+        " (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--part", choices=PARTS, action="append",
         help="make only this part of the results (may be repeated; default: all parts)",
     )  # fmt: skip
@@ -79,7 +85,7 @@ def _full_runs(argv: Sequence[str]) -> None:
             renew(DOCUMENTS[module])
             continue
         for part in options.part or PARTS:
-            PARTS[part](DOCUMENTS[module], options.runs)
+            PARTS[part](DOCUMENTS[module], options.runs, options.processes)
             print(f"{module}: {part} kept in {kept.REFERENCE / module}", flush=True)
     if options.renew or "proof" in (options.part or PARTS):
         note = "recordings in reproductions/golden, ports on TensorFlow 2"
@@ -89,23 +95,25 @@ def _full_runs(argv: Sequence[str]) -> None:
 # --- Making ---------------------------------------------------------------------------------------
 
 
-def make_seeds(document: Document, runs: Path) -> None:
+def make_seeds(document: Document, runs: Path, processes: int) -> None:
     """Keeps the run with seed 0, and the curves of all seeds.
 
-    Seeds that the present code has made and that are kept are not made again; seed 0 is where its
-    folder is there.
+    Seeds that the present code has made and that are kept are not made again, unless their folders
+    are there.
     """
     module = document.module
     content = kept.load_seeds(module) if kept.has_seeds(module) else {}
     digest = program(module).source_digest
-    if content.get("source_sha256") != digest:
+    if content.get("source_sha256") != digest:  # quick runs of other code are no longer ours
         content = {"module": module, "source_sha256": digest, "runs": []}
-    if not content["runs"] or (runs / module / "seed-0").exists():
-        content |= _first_run(module, run_seed(module, 0, runs))
     made = {entry["seed"]: entry for entry in content["runs"]}
-    for seed in range(document.seeds):
-        if seed not in made or (runs / module / f"seed-{seed}").exists():
-            made[seed] = {"seed": seed, **curves(run_seed(module, seed, runs))}
+    folders = {seed: runs / module / f"seed-{seed}" for seed in range(document.seeds)}
+    wanted = [seed for seed, folder in folders.items() if seed not in made or folder.exists()]
+    jobs = {folders[seed]: ["--seed", str(seed)] for seed in wanted}
+    for seed, folder in zip(wanted, finished(module, jobs, processes), strict=True):
+        made[seed] = {"seed": seed, **curves(folder)}
+        if seed == 0:
+            content |= _first_run(module, folder)
     content["runs"] = [made[seed] for seed in range(document.seeds)]
     kept.write(module, "seeds.json", content)
 
@@ -120,47 +128,29 @@ def _first_run(module: str, folder: Path) -> dict[str, Any]:
     return {"environment": environment, "first_losses": first, "probe": _probe(module)}
 
 
-def run_seed(module: str, seed: int, runs: Path) -> Path:
-    """The folder of the finished whole run with a seed."""
-    return run_once(module, runs / module / f"seed-{seed}", ["--seed", str(seed)])
-
-
-def make_quick(document: Document, runs: Path) -> None:
+def make_quick(document: Document, runs: Path, processes: int) -> None:
     """Keeps the last row of the history of `--quick` runs."""
     module = document.module
+    jobs = {
+        runs / module / f"quick-{seed}": ["--quick", "--seed", str(seed)]
+        for seed in range(QUICK_SEEDS)
+    }
     rows = []
-    for seed in range(QUICK_SEEDS):
-        options = ["--quick", "--seed", str(seed)]
-        folder = run_once(module, runs / module / f"quick-{seed}", options)
+    for seed, folder in enumerate(finished(module, jobs, processes)):
         last = read_csv((folder / "history.csv").read_text())[-1]
         rows.append({"seed": seed, **{c: last[c] for c in COLUMNS if c in last}})
     kept.write(module, "seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
 
 
-def make_variants(document: Document, runs: Path) -> None:
+def make_variants(document: Document, runs: Path, processes: int) -> None:
     """Keeps a run with seed 0 of every variant that the documentation uses."""
-    for variant in document.variants:
-        folder = runs / document.module / variant.name
-        run_once(document.module, folder, ["--seed", "0", *variant.options])
-        keep_folder(folder, kept.REFERENCE / document.module / variant.name, (".csv", ".json"))
-
-
-def run_once(module: str, folder: Path, options: Sequence[str]) -> Path:
-    """The folder of a finished run; makes the run, or completes it, if need be.
-
-    Raises:
-      Interrupted: the user stopped it.
-      Failure: it failed.
-    """
-    record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
-    if not record.get("finished"):
-        how = ["--resume"] if record else list(options)
-        exit_code = program(module).main([*how, "--output", str(folder)])
-        if exit_code == Interrupted.exit_code:
-            raise Interrupted("stopped: the same command goes on with it")
-        if exit_code != 0:
-            raise Failure(f"the run of {module} in {folder} failed")
-    return folder
+    jobs = {
+        runs / document.module / variant.name: ["--seed", "0", *variant.options]
+        for variant in document.variants
+    }
+    for folder in finished(document.module, jobs, processes):
+        target = kept.REFERENCE / document.module / folder.name
+        keep_folder(folder, target, (".csv", ".json"))
 
 
 def keep_folder(
@@ -270,11 +260,11 @@ def make_proof(document: Document) -> None:
     write_atomically(kept.REFERENCE / module / "wholeruns.png", picture)
 
 
-PARTS: dict[str, Callable[[Document, Path], None]] = {
+PARTS: dict[str, Callable[[Document, Path, int], None]] = {
     "seeds": make_seeds,
     "variants": make_variants,
     "quick": make_quick,
-    "proof": lambda document, _: make_proof(document),
+    "proof": lambda document, *_: make_proof(document),
 }
 
 if __name__ == "__main__":

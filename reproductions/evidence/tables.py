@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import results as benchmark
 from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
@@ -28,6 +27,7 @@ from reproductions.evidence import (
     kept,
     rules,
     sharpness,
+    speed,
     whole_runs,
 )
 from reproductions.evidence.controls import CONTROLS
@@ -297,7 +297,7 @@ def performance() -> Rows:
 def layers() -> Rows:
     """A row for each computation of the convolutions: what it takes and what bounds it."""
     rows = []
-    for e in benchmark.load(benchmark.KEPT / "layers.json")["layers"]:
+    for e in speed.load("layers")["layers"]:
         others = [e[form] for form in ("xla_ms", "patches_ms", "by_channel_ms")]
         rows.append(
             [f"`{e['module']}`", e["layer"], e["computation"], f"{e['mflop']:.0f}",
@@ -441,11 +441,12 @@ TABLES = {
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
     "steps": Table(
-        lambda: benchmark.rows(benchmark.KEPT / "avx512.json"),
-        {"en": " | ".join(benchmark.HEADER),
+        lambda: speed.rows("avx512"),
+        {"en": " | ".join(speed.HEADER),
          "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
          " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
-        {"en": "From `benchmarks/kept/avx512.json`.", "zh": "取自 `benchmarks/kept/avx512.json`。"},
+        {"en": "From `artifacts/reference/speed-avx512.json`.",
+         "zh": "取自 `artifacts/reference/speed-avx512.json`。"},
     ),
     "layers": Table(
         layers,
@@ -453,9 +454,10 @@ TABLES = {
          " bound by | ms by XLA | ms by patches | ms by channel",
          "zh": "模块 | 层 | 计算 | MFLOP | 毫秒 | GFLOP/s | 占可能的最快速度 |"
          " 受限于 | 用 XLA，毫秒 | 用图像块，毫秒 | 按通道，毫秒"},
-        {"en": "From `benchmarks/kept/layers.json`: batches of 100, each computation alone."
-         " *Possible*: the machine's fastest product or fastest copy, whichever takes longer.",
-         "zh": "取自 `benchmarks/kept/layers.json`：批次为 100，每项计算单独测量。"
+        {"en": "From `artifacts/reference/speed-layers.json`: batches of 100, each computation"
+         " alone. *Possible*: the machine's fastest product or fastest copy, whichever takes"
+         " longer.",
+         "zh": "取自 `artifacts/reference/speed-layers.json`：批次为 100，每项计算单独测量。"
          "“可能的最快速度”：该机器最快的矩阵乘法与最快的复制中较慢的一个。"},
     ),
     "alarms": Table(

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-KEPT = Path(__file__).parent / "kept"
+from reproductions.evidence import kept
+
 HEADER = (
     "module", "ms per step", "over the bare step", "GFLOP", "of the peak", "× PyTorch's best",
     "× JAX's best", "× the original", "steps of a run", "minutes",
 )  # fmt: skip
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Reads a file that `python -m benchmarks --output` wrote."""
+def load(name: str) -> dict[str, Any]:
+    """The kept measurement `artifacts/reference/speed-<name>.json`."""
+    path = kept.REFERENCE / f"speed-{name}.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
@@ -58,7 +59,7 @@ def row(module: str, entry: dict[str, Any], matrix: int) -> list[str]:
     return [*cells, f"{entry['steps']:,}", f"{entry['steps'] * loop / 60:.1f}"]
 
 
-def rows(path: Path) -> list[list[str]]:
-    """The table of a kept file."""
-    content = load(path)
+def rows(name: str) -> list[list[str]]:
+    """The table of a kept measurement."""
+    content = load(name)
     return [row(m, entry, content["matrix"]) for m, entry in content["modules"].items()]

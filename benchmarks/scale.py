@@ -1,0 +1,143 @@
+"""`python -m benchmarks.scale [module ...]`: how a step grows with batch, data and width.
+
+One setting at a time is a quarter to sixteen times the document's: the images of a batch, the
+images of the data set (repeated), the width of the layers. Each point has a process of its own. It
+times a step in the real loop and the same compiled step on one fixed batch ("bare"), and NumPy's
+part in the loop: the noise, and the order of the images. Its peak memory is that of the loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import parse
+from benchmarks.__main__ import machine
+from common.files import write_atomically
+from reproductions import program
+
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+WIDTH = {
+    "mlp_vae": "hidden", "mlp_cvae": "hidden", "conv_vae": "filters", "rmsprop_vae": "hidden",
+    "tfp_cvae": "base_depth",
+}  # fmt: skip
+# A factor is left out where the one before it took this long: a step of four times the width takes
+# up to sixteen times as long.
+LONGEST = 2.0  # seconds
+ROUNDS, SECONDS = 5, 2.0  # of each measurement
+BLOCK = 0.5  # seconds that a call of the loop takes at most, where a step does not take longer
+
+
+def main() -> None:
+    """Prints a line for each point."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
+    options = parse(parser)
+    content: dict[str, Any] = {**machine(), "points": []}
+    for module in options.modules:
+        for axis in ("batch size", "images", "width"):
+            seconds = 0.0
+            for factor in FACTORS:
+                if (axis == "width" and module not in WIDTH) or seconds > LONGEST:
+                    continue
+                point = {"module": module, "axis": axis, "factor": factor}
+                point |= in_its_own_process(module, axis, factor)
+                seconds = point["seconds"]
+                content["points"].append(point)
+                print(json.dumps(point), flush=True)
+                if options.output:
+                    write_atomically(options.output, json.dumps(content, indent=1) + "\n")
+
+
+def in_its_own_process(module: str, axis: str, factor: float) -> dict[str, Any]:
+    """`measure`, in memory that nothing else has used."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(measure, module, axis, factor).result()
+
+
+def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
+    """Times one point; seconds are those of a step."""
+    from common import datasets
+    from common.chance import Seeded
+    from common.lazy import tf
+    from common.training import Trainer
+
+    port = program(module)
+    data = datasets.load(port.dataset, quiet=True)
+    settings: dict[str, Any] = {}
+    if axis == "images":
+        n = round(factor * len(data.train_images))
+        data = dataclasses.replace(
+            data,
+            train_images=np.resize(data.train_images, [n, 28, 28]),
+            train_labels=np.resize(data.train_labels, n),
+        )
+    else:
+        name = "batch_size" if axis == "batch size" else WIDTH[module]
+        settings[name] = round(factor * getattr(port.config(), name))
+    experiment = port.experiment(port.config(**settings), data, Seeded(0), "float32")
+    trainer = Trainer(experiment)
+    size = experiment.batches.batch_size
+    whole = min(experiment.steps_per_call, len(experiment.images) // size)  # no short last batch
+    steps = min(whole, max(1, round(BLOCK / seconds_of(lambda: trainer.run(0, 1), rounds=1))))
+    loop = seconds_of(lambda: trainer.run(0, steps)) / steps
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    batch = experiment.batches(0)
+    noise = experiment.chance.noise(0, (size, experiment.latent_dim))
+    arguments = [
+        tf.constant(a) for a in (experiment.images[batch], experiment.labels[batch], noise)
+    ]
+    step = tf.function(trainer.step, jit_compile=experiment.compile_with_xla)
+    return {
+        "value": settings.get(name) if settings else len(experiment.images),
+        "batch_size": size,
+        "seconds": loop,
+        "bare_seconds": seconds_of(lambda: step(*arguments).numpy()),
+        "numpy_seconds": numpy_seconds(experiment, size),
+        "peak_mib": round(peak),
+    }
+
+
+def numpy_seconds(experiment: Any, size: int) -> float:
+    """What the noise and the order of the images cost a step."""
+    shape = (size, experiment.latent_dim)
+    per_pass = experiment.batches.steps_per_pass
+    passes = iter(range(1, 1_000_000))  # each order is drawn once and kept for its pass
+    return (
+        seconds_of(lambda: experiment.chance.noise(0, shape))
+        + seconds_of(lambda: experiment.batches(next(passes) * per_pass)) / per_pass
+    )
+
+
+def seconds_of(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """Of a call, after two others: the median over rounds of some calls each."""
+    call()
+    began = time.perf_counter()
+    call()
+    calls = max(1, round(SECONDS / ROUNDS / (time.perf_counter() - began)))
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        times.append((time.perf_counter() - began) / calls)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
