@@ -4,8 +4,8 @@ For each module: the seconds from the command to the end of its first training s
 those that importing TensorFlow and TensorFlow Probability take; then a run (`--quick`, or with
 --full the document's whole training), its seconds split into steps, validation and pictures after
 each epoch with checkpoints, pictures at the end, final evaluation, and the rest (imports, data,
-compilation); its peak resident memory, and what the peak was after a third and after two thirds of the training:
-memory that grows shows there. Linux only.
+compilation); its peak resident memory, and what the peak was after a third and after two thirds of
+the training: memory that grows shows there. Linux only.
 """
 
 from __future__ import annotations

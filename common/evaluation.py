@@ -182,7 +182,7 @@ def encode_test_set(experiment: Experiment) -> Posterior:
     return Posterior(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-# --- Is the wanted digit drawn? ----------------------------------------------------------------
+# --- Is the wanted digit drawn? -------------------------------------------------------------------
 
 
 def wanted_digits(experiment: Experiment, z_mean: np.ndarray, draw: Draw) -> dict[str, Any]:

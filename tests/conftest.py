@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -27,7 +28,8 @@ MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
 
 
-SLOW = ("elbo_cvae", "tfp_cvae")  # modules whose steps take longest
+SLOW = ("elbo_cvae", "tfp_cvae")  # modules whose steps take longest, and their documents
+SLOW_DOCUMENTS = ("002", "004")
 
 
 def long_where(is_long: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
@@ -68,9 +70,14 @@ def small(name: str) -> Dataset:
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory_is_given_back() -> Iterator[None]:
-    """A trainer holds its images, and its graph holds the trainer: only a collection ends both."""
+    """A trainer holds its images, and its graph holds the trainer: only a collection ends both.
+
+    glibc keeps what XLA's compilations have freed, up to gigabytes, until it is asked for it.
+    """
     yield
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another system, or another libc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 from tests.conftest import ROOT
 
 SECONDS = 600  # until a test run that hangs counts as noticed
-NO_TESTS = 5  # pytest's exit code where none was chosen
+# pytest's exit codes. Anything else says nothing of the change, such as a wrong command.
+PASSED, FAILED, STOPPED, NO_TESTS = 0, 1, 2, 5
 ARTIFACTS = (
     "artifacts/runs",
     ".git",
@@ -141,19 +142,28 @@ def noticed(copy: Path, file: str, change: Change, tests: list[str], only: str) 
     """
     path = copy / file
     source = path.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    command += ["-k", only] if only else []
     path.write_text(change.made(source), encoding="utf-8")
     try:
-        environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS
-        )
-        return done.returncode not in (0, NO_TESTS)
+        return not pass_(copy, tests, only)
     except subprocess.TimeoutExpired:
         return True
     finally:
         path.write_text(source, encoding="utf-8")
+
+
+def pass_(copy: Path, tests: list[str], only: str) -> bool:
+    """Whether the tests pass in the copy as it is, those marked `long`, too.
+
+    Raises:
+      SystemExit: pytest could not run them.
+    """
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", ""]
+    command += [*tests, *(["-k", only] if only else [])]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS)
+    if done.returncode not in (PASSED, FAILED, STOPPED, NO_TESTS):
+        raise SystemExit(f"pytest ended with {done.returncode}: {done.stdout.decode()[-500:]}")
+    return done.returncode in (PASSED, NO_TESTS)
 
 
 def main() -> None:
@@ -166,6 +176,9 @@ def main() -> None:
         help="tests, such as read_back, that run where all others let a change pass",
     )  # fmt: skip
     options = parser.parse_args()
+    for file in options.files:
+        if file not in TESTS:
+            parser.error(f"no tests are known for {file}: choose from {', '.join(TESTS)}")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "project"
         shutil.copytree(ROOT, copy, ignore=lambda d, names: [
@@ -173,12 +186,14 @@ def main() -> None:
         counts = {"noticed": 0, "noticed by the last": 0, "PASSED": 0}
         for file in options.files:
             source = (copy / file).read_text(encoding="utf-8")
-            possible = list(dict.fromkeys(changes(source)))
+            possible = [c for c in dict.fromkeys(changes(source)) if c.made(source) != source]
             names, _, only = TESTS[file].partition(" -k ")
             last = [name in options.last for name in names.split()]
             files = [f"tests/test_{name}.py" for name in names.split()]
             others = [f for f, is_last in zip(files, last, strict=True) if not is_last]
             lasts = [f for f, is_last in zip(files, last, strict=True) if is_last]
+            if not pass_(copy, files, only):
+                raise SystemExit(f"the tests of {file} fail without any change")
             for change in sorted(
                 random.Random(file).sample(possible, min(options.each, len(possible)))
             ):

@@ -111,6 +111,11 @@ def test_common_never_imports_the_reproductions() -> None:
         assert not any(name.split(".")[0] == "reproductions" for name in imports(path)), path
 
 
+def test_what_is_installed_imports_neither_tests_nor_benchmarks() -> None:
+    for path in (ROOT / "reproductions").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"tests", "benchmarks"}, path
+
+
 def test_the_evidence_is_imported_in_no_circle() -> None:
     """Files of the evidence import each other in one direction, wherever in a file it is."""
     folder = ROOT / "reproductions" / "evidence"

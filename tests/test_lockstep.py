@@ -17,7 +17,7 @@ from reproductions import GOLDEN, program, verify
 from reproductions.evidence import whole_runs
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import verify as verify_one
-from tests.conftest import long_where
+from tests.conftest import SLOW_DOCUMENTS, long_where
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -36,7 +36,7 @@ def test_every_recorded_document_has_both_precisions() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    long_where(lambda path: path.match("00[24]/*"), RECORDINGS),  # the slow ones
+    long_where(lambda path: path.parent.name in SLOW_DOCUMENTS, RECORDINGS),
     ids=lambda p: f"{p.parent.name}-{p.stem[9:]}",
 )
 def test_port_follows_its_recording(path: Path, whole: Callable[[str], Dataset]) -> None:

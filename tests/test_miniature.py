@@ -20,7 +20,7 @@ from common.errors import BadInput
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
 from reproductions.evidence.documents import of_number
-from tests.conftest import SLOW, long_where
+from tests.conftest import SLOW, SLOW_DOCUMENTS, long_where
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 RECORDINGS = sorted(GOLDEN.glob("*/miniature-*.json"))
@@ -44,7 +44,7 @@ def test_every_document_has_its_miniatures() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    long_where(lambda path: path.match("00[24]/*"), RECORDINGS),  # the slow ones
+    long_where(lambda path: path.parent.name in SLOW_DOCUMENTS, RECORDINGS),
     ids=lambda p: f"{p.parent.name}-{p.stem[10:]}",
 )
 def test_the_port_prints_and_draws_what_the_original_did(

@@ -23,7 +23,7 @@ from common.chance import Seeded
 from common.runs import CheckpointFolder, read_csv
 from common.training import Trainer
 from reproductions import program
-from tests.conftest import small
+from tests.conftest import long_where, small
 
 SEED = 3
 OPTIONS = ["--quick", "--seed", str(SEED), "--dtype", "float64"]
@@ -35,7 +35,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "elbo_cvae": {"epochs": 3},
     "rmsprop_vae": {"steps": 1_000},
 }
-SLOW = ("mlp_vae", "conv_vae", "elbo_cvae")
+LONG = ("mlp_vae", "conv_vae", "elbo_cvae")
 LINES = {
     "mlp_vae": re.compile(r"^epoch: (\d+) cost= (\S+)$", re.MULTILINE),
     "mlp_cvae": re.compile(r"^epoch: (\d+) cost= (\S+)$", re.MULTILINE),
@@ -59,7 +59,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(m, marks=[pytest.mark.long] if m in SLOW else []) for m in QUICK],
+    params=long_where(lambda module: module in LONG, QUICK),
 )
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     module, folder = request.param, tmp_path_factory.mktemp("read-back") / "run"

@@ -127,12 +127,12 @@ def multiplied_pixels(module: str) -> Mistake:
     return constant(module, "pixels x · float32(1/255) for x / 255", "inputs", multiplied)
 
 
-def other_chance(module: str, what: str, late: Callable[[int], chance.Chance]) -> Mistake:
-    """Other chance for the recorded one, made from its seed."""
+def other_chance(module: str, what: str, other: Callable[[int], chance.Chance]) -> Mistake:
+    """Other chance, made from the seed of the recorded one, in its place."""
 
     def wrong(good: Any) -> Any:
         def experiment(config: Any, data: Dataset, recorded: chance.Recorded, dtype: str) -> Any:
-            return good.experiment(config, data, late(recorded.seed), dtype)
+            return good.experiment(config, data, other(recorded.seed), dtype)
 
         return dataclasses.replace(good, experiment=experiment)
 

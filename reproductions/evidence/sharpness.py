@@ -217,12 +217,10 @@ def mistakes_table(results: dict[str, Any] | None = None) -> list[list[str]]:
 
 
 def _smallest(entry: dict[str, int | None]) -> str:
-    """1e-7 at step 3."""
-    return (
-        "none up to 0.1"
-        if entry["step"] is None
-        else f"1e-{entry['k']:02d} at step {entry['step']}"
-    )
+    """The cell of a smallest mistake: "1e-07 at step 3"."""
+    if entry["step"] is None:
+        return "none up to 0.1"
+    return f"1e-{entry['k']:02d} at step {entry['step']}"
 
 
 def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
