@@ -24,8 +24,10 @@ import numpy as np
 
 from benchmarks import parse
 from benchmarks.__main__ import machine
+from common import plotting
 from common.files import write_atomically
 from reproductions import program
+from reproductions.evidence import speed
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 WIDTH = {
@@ -46,7 +48,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
+    parser.add_argument("--picture", type=Path, help="draw the kept numbers into this file instead")
     options = parse(parser)
+    if options.picture:
+        write_atomically(
+            options.picture, plotting.to_png(speed.scale_picture(), "benchmarks.scale")
+        )
+        return
     content: dict[str, Any] = {**machine(), "points": []}
     for module in options.modules:
         for axis in ("batch size", "images", "width"):

@@ -1,18 +1,24 @@
-"""What `python -m benchmarks --output FILE` measured, and the lines of its table.
+"""What the benchmarks measured, as it is kept, and the lines of the tables.
+
+`python -m benchmarks --output FILE` writes
 
     {"date", "processor", "avx512", "threads", "python", "versions", "rounds", "matrix",
      "modules": {module: {"steps", "flops", "seconds": {side: [one for each round]}}}}
 
 `seconds` are those of a step; the sides "peak ..." multiply two square matrices of `matrix` rows.
+`python -m benchmarks.layers` and `.scale` write a list of what they measured.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reproductions.evidence import kept
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEADER = (
     "module", "ms per step", "over the bare step", "GFLOP", "of the peak", "× PyTorch's best",
@@ -63,3 +69,58 @@ def rows(name: str) -> list[list[str]]:
     """The table of a kept measurement."""
     content = load(name)
     return [row(m, entry, content["matrix"]) for m, entry in content["modules"].items()]
+
+
+# --- Scale ----------------------------------------------------------------------------------------
+
+AXES = {
+    "batch size": "images in a batch",
+    "images": "images of the data set",
+    "width": "units, or filters, of the layers",
+}
+SHOWN = (0.25, 1.0, 4.0, 16.0)  # times the document's batch, in the table
+
+
+def scale_rows(name: str = "scale") -> list[list[str]]:
+    """A row for each module and batch size."""
+    rows = []
+    for point in load(name)["points"]:
+        if point["axis"] == "batch size" and point["factor"] in SHOWN:
+            seconds = point["seconds"]
+            over = f"{seconds / point['bare_seconds'] - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
+            rows.append(
+                [f"`{point['module']}`", f"{point['batch_size']:,}", f"{seconds * 1e3:.3g}",
+                 f"{point['batch_size'] / seconds:,.0f}", over,
+                 f"{point['numpy_seconds'] / seconds:.1%}", f"{point['peak_mib']:,}"]
+            )  # fmt: skip
+    return rows
+
+
+def scale_picture(name: str = "scale") -> Figure:
+    """Time and memory of a step against each axis, for each module; all axes are logarithmic."""
+    from matplotlib.figure import Figure
+
+    points = load(name)["points"]
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    panels = figure.subplots(2, len(AXES), sharex=True, sharey="row")
+    ticks = sorted({point["factor"] for point in points})
+    for column, (axis, label) in enumerate(AXES.items()):
+        for row, (key, unit) in enumerate((("seconds", 1e3), ("peak_mib", 1 / 1024))):
+            axes = panels[row, column]
+            for module in dict.fromkeys(point["module"] for point in points):
+                line = [p for p in points if (p["module"], p["axis"]) == (module, axis)]
+                if line:
+                    x, y = [p["factor"] for p in line], [p[key] * unit for p in line]
+                    axes.plot(x, y, "o-", ms=4, label=module)
+                else:  # so that every module keeps its colour
+                    axes.plot([], [])
+            axes.set(xscale="log", yscale="log")
+            axes.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+        panels[0, column].set_title(label)
+        panels[1, column].set_xlabel("times the document's")
+    panels[0, 0].set_ylabel("a step of the loop, ms")
+    panels[1, 0].set_ylabel("peak memory of the process, GiB")
+    panels[0, 0].legend()
+    return figure

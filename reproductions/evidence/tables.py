@@ -324,6 +324,18 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} ± {np.std(values, ddof=1):,.2f} ({len(values)} seeds)"
 
 
+def _steps(name: str) -> Table:
+    """What a step takes, by one of the kept measurements."""
+    source = f"`artifacts/reference/speed-{name}.json`"
+    return Table(
+        lambda: speed.rows(name),
+        {"en": " | ".join(speed.HEADER),
+         "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
+         " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
+        {"en": f"From {source}.", "zh": f"取自 {source}。"},
+    )  # fmt: skip
+
+
 TABLES = {
     "tutorials": Table(
         tutorials,
@@ -440,14 +452,8 @@ TABLES = {
          " change through.",
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
-    "steps": Table(
-        lambda: speed.rows("avx512"),
-        {"en": " | ".join(speed.HEADER),
-         "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
-         " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
-        {"en": "From `artifacts/reference/speed-avx512.json`.",
-         "zh": "取自 `artifacts/reference/speed-avx512.json`。"},
-    ),
+    "steps": _steps("avx512"),
+    "steps_avx2": _steps("avx2"),
     "layers": Table(
         layers,
         {"en": "module | layer | computation | MFLOP | ms | GFLOP/s | of what is possible |"
@@ -459,6 +465,15 @@ TABLES = {
          " longer.",
          "zh": "取自 `artifacts/reference/speed-layers.json`：批次为 100，每项计算单独测量。"
          "“可能的最快速度”：该机器最快的矩阵乘法与最快的复制中较慢的一个。"},
+    ),
+    "scale": Table(
+        speed.scale_rows,
+        {"en": "module | images in a batch | ms per step | images per second |"
+         " over the bare step | NumPy's part | peak memory, MiB",
+         "zh": "模块 | 批次中的图像 | 每步毫秒 | 每秒图像 | 相对固定批次的一步 | NumPy 所占 |"
+         " 内存峰值，MiB"},
+        {"en": "From `artifacts/reference/speed-scale.json`.",
+         "zh": "取自 `artifacts/reference/speed-scale.json`。"},
     ),
     "alarms": Table(
         false_alarms.table,
