@@ -89,5 +89,6 @@ def test_two_seeds_at_a_time_are_two_runs_of_their_own(
         program("rmsprop_vae").main(["--quiet", "--output", str(alone), "--seed", "1", *SHORT]) == 0
     )
     losses = [np.load(folder / "steps.npz")["loss"] for folder in (output / "seed-1", alone)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)  # one thread and two add in another order
+    # One thread and two add in another order.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert (np.load(output / "seed-0" / "steps.npz")["loss"] != losses[0]).all()
