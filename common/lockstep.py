@@ -114,7 +114,8 @@ def statistics(variables: Sequence[Any]) -> Array:
     for variable in variables:
         flat = np.asarray(variable, np.float64).ravel()
         places = np.linspace(0, flat.size - 1, 8).astype(int)
-        rows.append([flat.sum(), np.linalg.norm(flat), *flat[places]])
+        # Not np.linalg.norm: BLAS adds in an order that depends on its threads.
+        rows.append([flat.sum(), np.sqrt(np.square(flat).sum()), *flat[places]])
     return np.array(rows)
 
 
