@@ -157,7 +157,19 @@ def pass_(copy: Path, tests: list[str], only: str) -> bool:
     Raises:
       SystemExit: pytest could not run them.
     """
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", ""]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        "-m",
+        "",
+    ]
     command += [*tests, *(["-k", only] if only else [])]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS)

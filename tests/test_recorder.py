@@ -543,6 +543,7 @@ def again(
 
 
 @pytest.mark.network
+@pytest.mark.long
 @pytest.mark.parametrize("number", ["000", "001", "003"])  # those that need only these packages
 def test_a_recording_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
     ours = lockstep.load(again(number, "--steps", STEPS, "--envelope-runs", 1))
@@ -555,6 +556,7 @@ def test_a_recording_can_be_made_again(number: str, again: Callable[..., Path]) 
 
 
 @pytest.mark.network
+@pytest.mark.long
 def test_another_seed_is_another_recording(again: Callable[..., Path]) -> None:
     ours = lockstep.load(again("000", "--steps", STEPS, "--seed", SEED + 1))
     stored = lockstep.load(GOLDEN / "000" / "lockstep-float64.json")
@@ -562,6 +564,7 @@ def test_another_seed_is_another_recording(again: Callable[..., Path]) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.long
 @pytest.mark.parametrize("number", ["000", "001"])  # TensorFlow's reader, and Keras
 def test_a_miniature_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
     ours, stored = again(number, "--miniature"), GOLDEN / number / "miniature-float64.json"
