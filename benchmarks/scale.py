@@ -2,8 +2,9 @@
 
 One setting at a time is a quarter to sixteen times the document's: the images of a batch, the
 images of the data set (repeated), the width of the layers. Each point has a process of its own. It
-times a step in the real loop and the same compiled step on one fixed batch ("bare"), and NumPy's
-part in the loop: the noise, and the order of the images. Its peak memory is that of the loop.
+times a step in the real loop, the same compiled step on one fixed batch ("bare") and, apart from
+them, what NumPy draws for a step: the noise, and its share of the order of a pass. Its peak memory
+is that of the loop.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ WIDTH = {
     "mlp_vae": "hidden", "mlp_cvae": "hidden", "conv_vae": "filters", "rmsprop_vae": "hidden",
     "tfp_cvae": "base_depth",
 }  # fmt: skip
-# A factor is left out where the one before it took this long: a step of four times the width takes
-# up to sixteen times as long.
-LONGEST = 2.0  # seconds
+LONGEST = 2.0  # seconds; after a longer step an axis ends: twice the width can take four times it
 ROUNDS, SECONDS = 5, 2.0  # of each measurement
 BLOCK = 0.5  # seconds that a call of the loop takes at most, where a step does not take longer
 
@@ -88,7 +87,7 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
     data = datasets.load(port.dataset, quiet=True)
     settings: dict[str, Any] = {}
     if axis == "images":
-        n = round(factor * len(data.train_images))
+        value = n = round(factor * len(data.train_images))
         data = dataclasses.replace(
             data,
             train_images=np.resize(data.train_images, [n, 28, 28]),
@@ -96,7 +95,7 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
         )
     else:
         name = "batch_size" if axis == "batch size" else WIDTH[module]
-        settings[name] = round(factor * getattr(port.config(), name))
+        value = settings[name] = round(factor * getattr(port.config(), name))
     experiment = port.experiment(port.config(**settings), data, Seeded(0), "float32")
     trainer = Trainer(experiment)
     size = experiment.batches.batch_size
@@ -112,7 +111,7 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
     ]
     step = tf.function(trainer.step, jit_compile=experiment.compile_with_xla)
     return {
-        "value": settings.get(name) if settings else len(experiment.images),
+        "value": value,
         "batch_size": size,
         "seconds": loop,
         "bare_seconds": seconds_of(lambda: step(*arguments).numpy()),
@@ -133,7 +132,7 @@ def numpy_seconds(experiment: Any, size: int) -> float:
 
 
 def seconds_of(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    """Of a call, after two others: the median over rounds of some calls each."""
+    """How long a call takes: the median of `rounds` means, after two calls that do not count."""
     call()
     began = time.perf_counter()
     call()

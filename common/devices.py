@@ -61,9 +61,11 @@ def describe() -> dict[str, Any]:
         "device": [gpu.name for gpu in tf.config.list_physical_devices("GPU")] or "CPU",
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "threads": {
-            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),  # 0: one per core
-            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+        "threads": {  # 0: one per core
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads()
+            or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads()
+            or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
         },
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
     }

@@ -17,15 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conftest import ROOT
 
-SECONDS = 600  # until a test run that hangs counts as noticed
-# pytest's exit codes. Anything else says nothing of the change, such as a wrong command.
-PASSED, FAILED, STOPPED, NO_TESTS = 0, 1, 2, 5
+PASSED, NO_TESTS = 0, 5  # pytest's exit codes; without a change only the first will do
 ARTIFACTS = (
     "artifacts/runs",
     ".git",
@@ -130,7 +129,9 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-def noticed(copy: Path, file: str, change: Change, tests: list[str], only: str) -> bool:
+def noticed(
+    copy: Path, file: str, change: Change, tests: list[str], only: str, seconds: float
+) -> bool:
     """Whether tests notice a change of a file.
 
     Args:
@@ -139,43 +140,26 @@ def noticed(copy: Path, file: str, change: Change, tests: list[str], only: str) 
       change: of it.
       tests: the files of tests that run.
       only: an expression for pytest's -k, or "".
+      seconds: after so many, tests that hang have noticed it.
     """
     path = copy / file
     source = path.read_text(encoding="utf-8")
     path.write_text(change.made(source), encoding="utf-8")
     try:
-        return not pass_(copy, tests, only)
+        return exit_code(copy, tests, only, seconds) not in (PASSED, NO_TESTS)
     except subprocess.TimeoutExpired:
         return True
     finally:
         path.write_text(source, encoding="utf-8")
 
 
-def pass_(copy: Path, tests: list[str], only: str) -> bool:
-    """Whether the tests pass in the copy as it is, those marked `long`, too.
-
-    Raises:
-      SystemExit: pytest could not run them.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "0",
-        "-m",
-        "",
-    ]
-    command += [*tests, *(["-k", only] if only else [])]
+def exit_code(copy: Path, tests: list[str], only: str, seconds: float | None = None) -> int:
+    """Of pytest, which runs tests in the copy as it is, those marked `long`, too."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    command += ["-m", "", *tests, *(["-k", only] if only else [])]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS)
-    if done.returncode not in (PASSED, FAILED, STOPPED, NO_TESTS):
-        raise SystemExit(f"pytest ended with {done.returncode}: {done.stdout.decode()[-500:]}")
-    return done.returncode in (PASSED, NO_TESTS)
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=seconds)
+    return done.returncode
 
 
 def main() -> None:
@@ -204,15 +188,17 @@ def main() -> None:
             files = [f"tests/test_{name}.py" for name in names.split()]
             others = [f for f, is_last in zip(files, last, strict=True) if not is_last]
             lasts = [f for f, is_last in zip(files, last, strict=True) if is_last]
-            if not pass_(copy, files, only):
-                raise SystemExit(f"the tests of {file} fail without any change")
+            began = time.monotonic()
+            if exit_code(copy, files, only) != PASSED:
+                raise SystemExit(f"the tests of {file} do not pass without any change")
+            seconds = 3 * (time.monotonic() - began)
             for change in sorted(
                 random.Random(file).sample(possible, min(options.each, len(possible)))
             ):
                 how = "PASSED"
-                if noticed(copy, file, change, others, only):
+                if noticed(copy, file, change, others, only, seconds):
                     how = "noticed"
-                elif lasts and noticed(copy, file, change, lasts, only):
+                elif lasts and noticed(copy, file, change, lasts, only, seconds):
                     how = "noticed by the last"
                 counts[how] += 1
                 good = source.splitlines()[change.line - 1].strip()

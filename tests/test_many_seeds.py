@@ -23,7 +23,7 @@ def trained(on_sample: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
     """The options of each run that the command makes, here in this process and on the sample."""
     made: list[list[str]] = []
 
-    def train(module: str, folder: Path, options: Sequence[str], one_core: bool) -> int:
+    def train(module: str, folder: Path, options: Sequence[str], *_: object) -> int:
         made.append([*options])
         return program(module).main(["--quiet", "--output", str(folder), *options])
 

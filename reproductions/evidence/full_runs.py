@@ -30,7 +30,7 @@ from common.runs import read_csv
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, Document
-from reproductions.evidence.many_seeds import finished
+from reproductions.evidence.many_seeds import completed_runs
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
 PICTURE = kept.ROOT / "docs" / "proof.png"
@@ -110,7 +110,7 @@ def make_seeds(document: Document, runs: Path, processes: int) -> None:
     folders = {seed: runs / module / f"seed-{seed}" for seed in range(document.seeds)}
     wanted = [seed for seed, folder in folders.items() if seed not in made or folder.exists()]
     jobs = {folders[seed]: ["--seed", str(seed)] for seed in wanted}
-    for seed, folder in zip(wanted, finished(module, jobs, processes), strict=True):
+    for seed, folder in zip(wanted, completed_runs(module, jobs, processes), strict=True):
         made[seed] = {"seed": seed, **curves(folder)}
         if seed == 0:
             content |= _first_run(module, folder)
@@ -136,7 +136,7 @@ def make_quick(document: Document, runs: Path, processes: int) -> None:
         for seed in range(QUICK_SEEDS)
     }
     rows = []
-    for seed, folder in enumerate(finished(module, jobs, processes)):
+    for seed, folder in enumerate(completed_runs(module, jobs, processes)):
         last = read_csv((folder / "history.csv").read_text())[-1]
         rows.append({"seed": seed, **{c: last[c] for c in COLUMNS if c in last}})
     kept.write(module, "seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
@@ -148,7 +148,7 @@ def make_variants(document: Document, runs: Path, processes: int) -> None:
         runs / document.module / variant.name: ["--seed", "0", *variant.options]
         for variant in document.variants
     }
-    for folder in finished(document.module, jobs, processes):
+    for folder in completed_runs(document.module, jobs, processes):
         target = kept.REFERENCE / document.module / folder.name
         keep_folder(folder, target, (".csv", ".json"))
 

@@ -2,9 +2,9 @@
 
     python -m reproductions.evidence.many_seeds rmsprop_vae --seeds 10 --quick
 
-A run is a process of its own with one core, because one run leaves half of two cores idle. Finished
-runs are kept and a stopped one goes on, so the command can be stopped and repeated. It tells how
-long the rest will take and, at the end, what the runs ended with.
+Each run is a process of its own. Runs that share the machine use one thread each, because a single
+run leaves half of two cores idle. Finished runs are kept and a stopped one goes on, so the command
+can be stopped and repeated. At its end it says what the runs ended with.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +54,20 @@ def _many_seeds(argv: Sequence[str]) -> None:
     options, own = parser.parse_known_args(argv)
     if options.seeds < 1 or options.processes < 1:
         parser.error("--seeds and --processes must be at least 1")
+    of_a_run = program(options.module).options(own)
+    if "seed" in of_a_run.given or of_a_run.resume:
+        parser.error("leave out --seed and --resume: each run has its seed and goes on by itself")
     folder = options.output or RUNS / "seeds" / options.module
     jobs = {folder / f"seed-{n}": ["--seed", str(n), *own] for n in range(options.seeds)}
-    runs = finished(options.module, jobs, options.processes)
+    runs = completed_runs(options.module, jobs, options.processes)
     for line in summary(runs):
         print(line)
 
 
-def finished(module: str, jobs: Mapping[Path, Sequence[str]], processes: int = 1) -> list[Path]:
-    """The folders of finished runs; makes or completes those that are not finished.
+def completed_runs(
+    module: str, jobs: Mapping[Path, Sequence[str]], processes: int = 1
+) -> list[Path]:
+    """Makes, or completes, the runs that are not finished yet; the folders of all.
 
     Args:
       module: that is trained.
@@ -74,45 +79,68 @@ def finished(module: str, jobs: Mapping[Path, Sequence[str]], processes: int = 1
       Interrupted: the user stopped it.
       Failure: a run failed; the others were made.
     """
-    todo = {folder: how for folder, how in jobs.items() if not _is_finished(module, folder, how)}
-    processes = min(processes, len(todo))
+    waiting = [
+        folder for folder, options in jobs.items() if not _is_finished(module, folder, options)
+    ]
+    running: dict[Path, subprocess.Popen[bytes]] = {}
     failed = []
-    with ThreadPoolExecutor(processes or 1) as pool:
-        ends = {
-            pool.submit(_train, module, folder, how, processes > 1): folder
-            for folder, how in todo.items()
-        }
-        for end in tqdm(as_completed(ends), module, len(todo), unit="run", disable=None):
-            if end.result() == Interrupted.exit_code:
-                pool.shutdown(cancel_futures=True)
-                raise Interrupted("stopped: the same command goes on with it")
-            if end.result() != 0:
-                failed.append(ends[end])
+    alone = processes == 1  # then a run tells of itself, and this bar is silent
+    bar = tqdm(total=len(waiting), desc=module, unit="run", disable=True if alone else None)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                folder = waiting.pop(0)
+                running[folder] = _start(module, folder, jobs[folder], alone)
+            time.sleep(0.2)
+            for folder in [f for f, process in running.items() if process.poll() is not None]:
+                exit_code = running.pop(folder).returncode
+                if exit_code == Interrupted.exit_code:
+                    raise KeyboardInterrupt
+                if exit_code != 0:
+                    failed.append(folder)
+                bar.update()
+                if bar.disable:
+                    print(f"{folder}: done, {len(waiting) + len(running)} to go", flush=True)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped: the same command goes on with it") from None
+    finally:
+        bar.close()
+        for process in running.values():
+            process.terminate()  # it saves its run first
+        for process in running.values():
+            process.wait()
     if failed:
         raise Failure(f"{len(failed)} runs failed, the first in {failed[0]}")
     return list(jobs)
 
 
 def _is_finished(module: str, folder: Path, options: Sequence[str]) -> bool:
-    """Whether a folder holds the finished run of these options."""
+    """Whether the run of these options in a folder is finished; False where there is none.
+
+    Raises:
+      BadInput: the folder holds a run of other settings or other code.
+    """
     port = program(module)
     wanted, found = port.record(port.options(options).given), read_record(folder)
     if found is None:
         return False
     settings = ("module", "config", "seed", "dtype", "quick")
     if any(getattr(found, name) != getattr(wanted, name) for name in settings):
-        raise BadInput(f"{folder} holds a run of other settings: name another folder")
-    if found.finished and found.source_sha256 != port.source_digest:
-        raise BadInput(f"{folder} holds a run of other code: name another folder")
+        raise BadInput(f"{folder} holds a run of other settings: remove it or name another folder")
+    sessions = [found.source_sha256, *(s["source_sha256"] for s in found.earlier_sessions)]
+    if any(digest not in ("", port.source_digest) for digest in sessions):
+        raise BadInput(f"{folder} holds a run of other code: remove it or name another folder")
     return found.finished
 
 
-def _train(module: str, folder: Path, options: Sequence[str], one_core: bool) -> int:
-    """Makes or completes a run in a process of its own; its exit code."""
-    how = ["--resume"] if read_record(folder) else list(options)
-    command = [sys.executable, "-m", f"reproductions.{module}", "--quiet", *how]
-    environment = os.environ | (ONE_THREAD if one_core else {})
-    return subprocess.run([*command, "--output", str(folder)], env=environment).returncode
+def _start(
+    module: str, folder: Path, options: Sequence[str], alone: bool
+) -> subprocess.Popen[bytes]:
+    """Makes or completes a run in a process of its own."""
+    command = [sys.executable, "-m", f"reproductions.{module}", *options, "--output", str(folder)]
+    command += ["--resume"] if read_record(folder) else []
+    command += [] if alone else ["--quiet"]
+    return subprocess.Popen(command, env=os.environ | ({} if alone else ONE_THREAD))
 
 
 def summary(runs: Sequence[Path]) -> Iterator[str]:

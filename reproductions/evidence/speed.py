@@ -6,7 +6,8 @@
      "modules": {module: {"steps", "flops", "seconds": {side: [one for each round]}}}}
 
 `seconds` are those of a step; the sides "peak ..." multiply two square matrices of `matrix` rows.
-`python -m benchmarks.layers` and `.scale` write a list of what they measured.
+`python -m benchmarks.layers` and `python -m benchmarks.scale` keep the same of the machine, and
+their measurements in `layers` and `points`.
 """
 
 from __future__ import annotations
@@ -83,17 +84,17 @@ SHOWN = (0.25, 1.0, 4.0, 16.0)  # times the document's batch, in the table
 
 def scale_rows(name: str = "scale") -> list[list[str]]:
     """A row for each module and batch size."""
-    rows = []
+    found = []
     for point in load(name)["points"]:
         if point["axis"] == "batch size" and point["factor"] in SHOWN:
             seconds = point["seconds"]
             over = f"{seconds / point['bare_seconds'] - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
-            rows.append(
+            found.append(
                 [f"`{point['module']}`", f"{point['batch_size']:,}", f"{seconds * 1e3:.3g}",
                  f"{point['batch_size'] / seconds:,.0f}", over,
                  f"{point['numpy_seconds'] / seconds:.1%}", f"{point['peak_mib']:,}"]
             )  # fmt: skip
-    return rows
+    return found
 
 
 def scale_picture(name: str = "scale") -> Figure:
@@ -105,8 +106,9 @@ def scale_picture(name: str = "scale") -> Figure:
     panels = figure.subplots(2, len(AXES), sharex=True, sharey="row")
     ticks = sorted({point["factor"] for point in points})
     for column, (axis, label) in enumerate(AXES.items()):
-        for row, (key, unit) in enumerate((("seconds", 1e3), ("peak_mib", 1 / 1024))):
-            axes = panels[row, column]
+        for axes, key, unit in zip(
+            panels[:, column], ("seconds", "peak_mib"), (1e3, 1 / 1024), strict=True
+        ):
             for module in dict.fromkeys(point["module"] for point in points):
                 line = [p for p in points if (p["module"], p["axis"]) == (module, axis)]
                 if line:
