@@ -39,6 +39,9 @@ SAME_SUM = 1e-12  # absolute, of float32 numbers near zero; 0 measured
 SAME_PICTURE = 1e-10  # absolute: distances of 28 x 28 images, points of a scatter
 OTHER = 1e-3  # relative, the least that another seed's losses differ by; 0.07 measured
 STEPS = 5
+# Of 001, see golden/README.md. A try makes two runs, of which one in eight was the rarer.
+RARER = 1e-4  # relative, more than its second loss is apart; 6.5e-6 measured
+TRIES = 4
 WRONG_SCALE = 1.25
 LEVEL = 1e-4  # of each test of a distribution; about a hundred are made, on fixed seeds
 MINIATURES = sorted(GOLDEN.glob("*/miniature-*.json"))
@@ -542,9 +545,11 @@ def again(
     return make
 
 
-# On one core the original of 001 takes another first step in one run of eight, see
-# golden/README.md.
-TRIES = {"000": 1, "001": 4, "003": 1}
+def took_the_rarer_step(ours: np.ndarray, stored: np.ndarray) -> bool:
+    """Whether a run of 001 made its first update otherwise, as happens on one core: see
+    golden/README.md. Its losses are the same before it and a little apart after it."""
+    apart = np.abs(ours[:2] / stored[:2] - 1)
+    return bool(apart[0] <= SAME < apart[1] < RARER)
 
 
 @pytest.mark.network
@@ -552,9 +557,12 @@ TRIES = {"000": 1, "001": 4, "003": 1}
 @pytest.mark.parametrize("number", ["000", "001", "003"])  # those that need only these packages
 def test_a_recording_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
     stored = lockstep.load(GOLDEN / number / "lockstep-float64.json")
-    for _ in range(TRIES[number]):
+    for _ in range(TRIES):
         ours = lockstep.load(again(number, "--steps", STEPS, "--envelope-runs", 1))
-        if max(ours.envelope) < SAME and abs(ours.loss[1] / stored.loss[1] - 1) < SAME:
+        nudged = ours.loss * (1 + ours.envelope)
+        if number != "001" or not any(
+            took_the_rarer_step(loss, stored.loss) for loss in (ours.loss, nudged)
+        ):
             break
     assert (ours.document, ours.names, ours.seed) == (number, stored.names, stored.seed)
     np.testing.assert_allclose(ours.loss, stored.loss[:STEPS], rtol=SAME)
@@ -575,7 +583,15 @@ def test_another_seed_is_another_recording(again: Callable[..., Path]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("number", ["000", "001"])  # TensorFlow's reader, and Keras
 def test_a_miniature_can_be_made_again(number: str, again: Callable[..., Path]) -> None:
-    ours, stored = again(number, "--miniature"), GOLDEN / number / "miniature-float64.json"
+    stored = GOLDEN / number / "miniature-float64.json"
+    for _ in range(TRIES):
+        ours = again(number, "--miniature")
+        with (
+            np.load(ours.with_suffix(".npz")) as mine,
+            np.load(stored.with_suffix(".npz")) as theirs,
+        ):
+            if number != "001" or not took_the_rarer_step(mine["loss"], theirs["loss"]):
+                break
     said, recorded = json.loads(ours.read_text()), json.loads(stored.read_text())
     for name in ("calls", "marks", "variables", "passes", "changes_to_the_text"):
         assert said[name] == recorded[name]
