@@ -28,8 +28,8 @@ MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
 
 
-SLOW = ("elbo_cvae", "tfp_cvae")  # modules whose steps take longest, and their documents
-SLOW_DOCUMENTS = ("002", "004")
+SLOW = ("conv_vae", "elbo_cvae", "tfp_cvae")  # the convolutional modules, and their documents
+SLOW_DOCUMENTS = ("001", "002", "004")
 
 
 def long_where(is_long: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:

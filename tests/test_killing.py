@@ -11,9 +11,8 @@ from common.datasets import Dataset
 from tests.killing import check
 
 
-@pytest.mark.parametrize(
-    ("module", "kills"), [("rmsprop_vae", 2), pytest.param("tfp_cvae", 3, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("module", "kills"), [("rmsprop_vae", 2), ("tfp_cvae", 3)])
 def test_a_killed_run_ends_as_one_left_alone(
     module: str, kills: int, tmp_path: Path, whole: Callable[[str], Dataset]
 ) -> None:

@@ -169,7 +169,12 @@ def test_only_document_004_uses_keras_2() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        pytest.param(["mypy"], marks=pytest.mark.long),
+    ],
 )
 def test_lint_and_types(command: list[str]) -> None:
     done = subprocess.run(

@@ -90,7 +90,7 @@ def short_golden(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("document", ["000", "004"])
+@pytest.mark.parametrize("document", ["000", pytest.param("004", marks=pytest.mark.long)])
 def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     document: str,
     short_golden: Callable[..., Path],
@@ -236,6 +236,7 @@ def test_a_module_without_a_recording_is_not_passed_over(
     assert "of mlp_vae in float32" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_verify_says_whether_it_found_whole_runs(
     tmp_path: Path,
     whole: Callable[[str], Dataset],

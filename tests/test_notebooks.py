@@ -19,7 +19,7 @@ from common import datasets
 from common.datasets import Dataset
 from notebooks.__main__ import HERE, LANGUAGES, PART, execute, notebook, prose
 from reproductions import MODULES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SLOW, long_where
 
 SECTIONS = ["top", "Data", "Model", "Loss", "Training", "Pictures", "The command"]
 STARTS_THE_COMMAND = '\nif __name__ == "__main__":\n    sys.exit(main())\n'
@@ -109,7 +109,7 @@ def test_a_committed_notebook_was_run_from_top_to_bottom_and_proved(module: str)
         assert str(Path.home()) not in path.read_text()
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", long_where(lambda module: module in SLOW, MODULES))
 def test_every_cell_runs_on_a_sample(
     module: str, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:

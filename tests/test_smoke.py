@@ -14,7 +14,7 @@ import pytest
 from common.datasets import Dataset
 from common.runs import read_csv
 from reproductions import program
-from tests.conftest import ROOT
+from tests.conftest import ROOT, long_where
 
 COMMON = {"run.json", "history.csv", "steps.npz", "weights.npz", "curves.png", "training.gif"}
 PICTURES = {"reconstructions.png"}
@@ -54,7 +54,7 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", RUNS)
+@pytest.mark.parametrize("module", long_where(lambda module: module == "elbo_cvae", RUNS))
 def test_a_command_leaves_its_files_and_says_nothing_on_stderr(
     module: str, on_sample: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +65,7 @@ def test_a_command_leaves_its_files_and_says_nothing_on_stderr(
 
 @pytest.mark.parametrize(
     "module",
-    [m if m == "rmsprop_vae" else pytest.param(m, marks=pytest.mark.long) for m in RUNS],
+    long_where(lambda module: module != "rmsprop_vae", RUNS),
 )
 def test_a_user_trains_on_the_whole_data_set(
     module: str, tmp_path: Path, whole: Callable[[str], Dataset]

@@ -94,6 +94,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert_same_bits(expected, outcome(resumed, fit(resumed, folder, [Silent()])))
 
 
+@pytest.mark.long
 def test_a_convolutional_run_resumes_to_the_same_bits(
     sample: Callable[[str], Dataset], tmp_path: Path
 ) -> None:
