@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from common.files import write_atomically
 from reproductions import program
 from reproductions.evidence import speed
 
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+AXES = ("batch size", "images", "width")
+FACTORS = (0.25, 1.0, 4.0, 16.0)  # times the document's setting
 WIDTH = {
     "mlp_vae": "hidden", "mlp_cvae": "hidden", "conv_vae": "filters", "rmsprop_vae": "hidden",
     "tfp_cvae": "base_depth",
 }  # fmt: skip
-LONGEST = 2.0  # seconds; after a longer step an axis ends: twice the width can take four times it
-ROUNDS, SECONDS = 5, 2.0  # of each measurement
+LONGEST = 2.0  # seconds; an axis ends with a longer step: four times the width take up to sixteen
+ROUNDS, SECONDS = 3, 1.5  # of each measurement
+PASSES = 10  # orders of the images that are drawn
 BLOCK = 0.5  # seconds that a call of the loop takes at most, where a step does not take longer
 
 
@@ -50,34 +53,35 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="draw the kept numbers into this file instead")
     options = parse(parser)
     if options.picture:
-        write_atomically(
-            options.picture, plotting.to_png(speed.scale_picture(), "benchmarks.scale")
-        )
+        kept = speed.load("scale")
+        note = f"{kept['processor']}, {kept['threads']} threads, {kept['date']}"
+        write_atomically(options.picture, plotting.to_png(speed.scale_picture(), note))
         return
     content: dict[str, Any] = {**machine(), "points": []}
     for module in options.modules:
-        for axis in ("batch size", "images", "width"):
+        for axis in AXES if module in WIDTH else AXES[:2]:
             seconds = 0.0
             for factor in FACTORS:
-                if (axis == "width" and module not in WIDTH) or seconds > LONGEST:
-                    continue
-                point = {"module": module, "axis": axis, "factor": factor}
-                point |= in_its_own_process(module, axis, factor)
-                seconds = point["seconds"]
+                if seconds > LONGEST:
+                    break
+                measured = in_its_own_process(module, axis if factor != 1 else None, factor)
+                seconds = measured["seconds"]
+                point = {"module": module, "axis": axis, "factor": factor, **measured}
                 content["points"].append(point)
                 print(json.dumps(point), flush=True)
                 if options.output:
                     write_atomically(options.output, json.dumps(content, indent=1) + "\n")
 
 
-def in_its_own_process(module: str, axis: str, factor: float) -> dict[str, Any]:
-    """`measure`, in memory that nothing else has used."""
+@cache
+def in_its_own_process(module: str, axis: str | None, factor: float) -> dict[str, Any]:
+    """`measure`, in memory that nothing else has used. The document's own point is made once."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(measure, module, axis, factor).result()
 
 
-def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
-    """Times one point; seconds are those of a step."""
+def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
+    """Times one point, of an axis or (None) of the document's settings; seconds are of a step."""
     from common import datasets
     from common.chance import Seeded
     from common.lazy import tf
@@ -87,15 +91,15 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
     data = datasets.load(port.dataset, quiet=True)
     settings: dict[str, Any] = {}
     if axis == "images":
-        value = n = round(factor * len(data.train_images))
+        n = round(factor * len(data.train_images))
         data = dataclasses.replace(
             data,
             train_images=np.resize(data.train_images, [n, 28, 28]),
             train_labels=np.resize(data.train_labels, n),
         )
-    else:
+    elif axis is not None:
         name = "batch_size" if axis == "batch size" else WIDTH[module]
-        value = settings[name] = round(factor * getattr(port.config(), name))
+        settings[name] = round(factor * getattr(port.config(), name))
     experiment = port.experiment(port.config(**settings), data, Seeded(0), "float32")
     trainer = Trainer(experiment)
     size = experiment.batches.batch_size
@@ -111,7 +115,6 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
     ]
     step = tf.function(trainer.step, jit_compile=experiment.compile_with_xla)
     return {
-        "value": value,
         "batch_size": size,
         "seconds": loop,
         "bare_seconds": seconds_of(lambda: step(*arguments).numpy()),
@@ -122,13 +125,12 @@ def measure(module: str, axis: str, factor: float) -> dict[str, Any]:
 
 def numpy_seconds(experiment: Any, size: int) -> float:
     """What the noise and the order of the images cost a step."""
-    shape = (size, experiment.latent_dim)
+    noise = seconds_of(lambda: experiment.chance.noise(0, (size, experiment.latent_dim)))
     per_pass = experiment.batches.steps_per_pass
-    passes = iter(range(1, 1_000_000))  # each order is drawn once and kept for its pass
-    return (
-        seconds_of(lambda: experiment.chance.noise(0, shape))
-        + seconds_of(lambda: experiment.batches(next(passes) * per_pass)) / per_pass
-    )
+    began = time.perf_counter()
+    for k in range(1, PASSES + 1):
+        experiment.batches(2 * k * per_pass)  # draws an order, and perhaps the next one
+    return noise + (time.perf_counter() - began) / PASSES / per_pass
 
 
 def seconds_of(call: Callable[[], Any], rounds: int = ROUNDS) -> float:

@@ -79,14 +79,13 @@ AXES = {
     "images": "images of the data set",
     "width": "units, or filters, of the layers",
 }
-SHOWN = (0.25, 1.0, 4.0, 16.0)  # times the document's batch, in the table
 
 
 def scale_rows(name: str = "scale") -> list[list[str]]:
     """A row for each module and batch size."""
     found = []
     for point in load(name)["points"]:
-        if point["axis"] == "batch size" and point["factor"] in SHOWN:
+        if point["axis"] == "batch size":
             seconds = point["seconds"]
             over = f"{seconds / point['bare_seconds'] - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
             found.append(
