@@ -89,7 +89,7 @@ def scale_rows(name: str = "scale") -> list[list[str]]:
             seconds = point["seconds"]
             over = f"{seconds / point['bare_seconds'] - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
             found.append(
-                [f"`{point['module']}`", f"{point['batch_size']:,}", f"{seconds * 1e3:.3g}",
+                [f"`{point['module']}`", f"{point['batch_size']:,}", f"{seconds * 1e3:,.1f}",
                  f"{point['batch_size'] / seconds:,.0f}", over,
                  f"{point['numpy_seconds'] / seconds:.1%}", f"{point['peak_mib']:,}"]
             )  # fmt: skip
@@ -117,6 +117,8 @@ def scale_picture(name: str = "scale") -> Figure:
                     axes.plot([], [])
             axes.set(xscale="log", yscale="log")
             axes.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
+            if key == "peak_mib":
+                axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
             axes.minorticks_off()
             axes.grid(alpha=0.3)
         panels[0, column].set_title(label)
