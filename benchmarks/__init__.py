@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from reproductions import MODULES
 
@@ -16,3 +21,25 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
             parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
     options.modules = options.modules or list(MODULES)
     return options
+
+
+def seconds_of(call: Callable[[], Any], rounds: int, seconds: float) -> list[float]:
+    """How long a call takes, after two that do not count: the mean of each round.
+
+    Args:
+      call: what is timed; gives an array or a tensor.
+      rounds: how many.
+      seconds: about so long a round takes.
+    """
+    call()
+    began = time.perf_counter()
+    np.asarray(call())
+    calls = max(1, round(seconds / (time.perf_counter() - began)))
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = call()
+        np.asarray(result)  # a tensor is there now
+        times.append((time.perf_counter() - began) / calls)
+    return times

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import seconds_of
 from benchmarks.__main__ import machine
 from benchmarks.worker import MATRIX
 from common import devices
@@ -161,18 +161,7 @@ def of_a_layer(
 
 def milliseconds(function: Callable[..., Any], *arguments: Any) -> list[float]:
     """Of a call, the mean of each round."""
-    function(*arguments)
-    began = time.perf_counter()
-    function(*arguments).numpy()
-    calls = max(1, round(SECONDS / ROUNDS / (time.perf_counter() - began)))
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for _ in range(calls):
-            result = function(*arguments)
-        result.numpy()
-        times.append((time.perf_counter() - began) / calls * 1e3)
-    return times
+    return [s * 1e3 for s in seconds_of(lambda: function(*arguments), ROUNDS, SECONDS / ROUNDS)]
 
 
 def main() -> None:

@@ -24,21 +24,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import parse
+from benchmarks import parse, seconds_of
 from benchmarks.__main__ import machine
 from common import plotting
 from common.files import write_atomically
 from reproductions import program
 from reproductions.evidence import speed
 
-AXES = ("batch size", "images", "width")
 FACTORS = (0.25, 1.0, 4.0, 16.0)  # times the document's setting
 WIDTH = {
     "mlp_vae": "hidden", "mlp_cvae": "hidden", "conv_vae": "filters", "rmsprop_vae": "hidden",
     "tfp_cvae": "base_depth",
 }  # fmt: skip
 LONGEST = 2.0  # seconds; an axis ends with a longer step: four times the width take up to sixteen
-ROUNDS, SECONDS = 3, 1.5  # of each measurement
+ROUNDS, ROUND = 3, 0.5  # of each measurement: how many, and about how many seconds each takes
 PASSES = 10  # orders of the images that are drawn
 BLOCK = 0.5  # seconds that a call of the loop takes at most, where a step does not take longer
 
@@ -59,10 +58,10 @@ def main() -> None:
         return
     content: dict[str, Any] = {**machine(), "points": []}
     for module in options.modules:
-        for axis in AXES if module in WIDTH else AXES[:2]:
+        for axis in speed.AXES:
             seconds = 0.0
             for factor in FACTORS:
-                if seconds > LONGEST:
+                if seconds > LONGEST or (axis == "width" and module not in WIDTH):
                     break
                 measured = in_its_own_process(module, axis if factor != 1 else None, factor)
                 seconds = measured["seconds"]
@@ -104,8 +103,8 @@ def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
     trainer = Trainer(experiment)
     size = experiment.batches.batch_size
     whole = min(experiment.steps_per_call, len(experiment.images) // size)  # no short last batch
-    steps = min(whole, max(1, round(BLOCK / seconds_of(lambda: trainer.run(0, 1), rounds=1))))
-    loop = seconds_of(lambda: trainer.run(0, steps)) / steps
+    steps = min(whole, max(1, round(BLOCK / step_seconds(lambda: trainer.run(0, 1), rounds=1))))
+    loop = step_seconds(lambda: trainer.run(0, steps)) / steps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     batch = experiment.batches(0)
@@ -117,7 +116,7 @@ def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
     return {
         "batch_size": size,
         "seconds": loop,
-        "bare_seconds": seconds_of(lambda: step(*arguments).numpy()),
+        "bare_seconds": step_seconds(lambda: step(*arguments).numpy()),
         "numpy_seconds": numpy_seconds(experiment, size),
         "peak_mib": round(peak),
     }
@@ -125,7 +124,7 @@ def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
 
 def numpy_seconds(experiment: Any, size: int) -> float:
     """What the noise and the order of the images cost a step."""
-    noise = seconds_of(lambda: experiment.chance.noise(0, (size, experiment.latent_dim)))
+    noise = step_seconds(lambda: experiment.chance.noise(0, (size, experiment.latent_dim)))
     per_pass = experiment.batches.steps_per_pass
     began = time.perf_counter()
     for k in range(1, PASSES + 1):
@@ -133,19 +132,9 @@ def numpy_seconds(experiment: Any, size: int) -> float:
     return noise + (time.perf_counter() - began) / PASSES / per_pass
 
 
-def seconds_of(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    """How long a call takes: the median of `rounds` means, after two calls that do not count."""
-    call()
-    began = time.perf_counter()
-    call()
-    calls = max(1, round(SECONDS / ROUNDS / (time.perf_counter() - began)))
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - began) / calls)
-    return statistics.median(times)
+def step_seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
+    """How long a call takes, the median over rounds."""
+    return statistics.median(seconds_of(call, rounds, ROUND))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _add_setting(group: Any, item: dataclasses.Field[Any], kind: type) -> None:
     if "options" in item.metadata:
         group.add_argument(option, choices=item.metadata["options"], **common)
     else:
-        parse_number = _bounded(kind, *item.metadata["bounds"])
+        parse_number = bounded(kind, *item.metadata["bounds"])
         metavar = "N" if kind is int else "X"
         group.add_argument(option, type=parse_number, metavar=metavar, **common)
 
@@ -123,7 +123,7 @@ def _add_setting(group: Any, item: dataclasses.Field[Any], kind: type) -> None:
 def _add_run_options(parser: argparse.ArgumentParser, name: str, quick: Mapping[str, Any]) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument(
-        "--seed", type=_bounded(int, 0, MAX_SEED), default=argparse.SUPPRESS, metavar="N",
+        "--seed", type=bounded(int, 0, MAX_SEED), default=argparse.SUPPRESS, metavar="N",
         help="seed of the initial weights, the order of the images and the noise (default: 0)",
     )  # fmt: skip
     run.add_argument(
@@ -155,7 +155,9 @@ def _add_run_options(parser: argparse.ArgumentParser, name: str, quick: Mapping[
     run.add_argument("--debug", action="store_true", help="show tracebacks of errors")
 
 
-def _bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
+def bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """The `type` of an option that is a number between two bounds, for `add_argument`."""
+
     def parse_number(text: str) -> Any:
         try:
             value = kind(text)

@@ -20,6 +20,7 @@ import pytest
 from common import datasets
 from common.datasets import Dataset
 from common.errors import DataUnavailable
+from reproductions.evidence.documents import DOCUMENTS
 
 SAMPLES = Path(__file__).parent / "samples"
 ROOT = Path(__file__).parent.parent
@@ -28,8 +29,8 @@ MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
 
 
-SLOW = ("conv_vae", "elbo_cvae", "tfp_cvae")  # the convolutional modules, and their documents
-SLOW_DOCUMENTS = ("001", "002", "004")
+SLOW = ("conv_vae", "elbo_cvae", "tfp_cvae")  # the convolutional modules
+SLOW_DOCUMENTS = tuple(DOCUMENTS[module].number for module in SLOW)
 
 
 def long_where(is_long: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:

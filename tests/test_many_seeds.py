@@ -116,7 +116,10 @@ def test_a_run_of_other_settings_or_other_code_is_refused(
     assert len(trained) == 2
 
 
-@pytest.mark.parametrize("wrong", [["--stepps", "9"], ["--seed", "9"], ["--resume"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--stepps", "9"], ["--seed", "9"], ["--resume"], ["--seeds", "0"], ["--processes", "0"]],
+)
 def test_an_option_that_cannot_be_used_is_refused_before_any_run(
     wrong: list[str], trained: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +140,9 @@ def test_a_run_that_fails_is_told_when_the_others_are_made(
 ) -> None:
     noted = stub({"0": 4, "1": 4})
     assert many_seeds.main([*OPTIONS, *SHORT]) == 1
-    assert capsys.readouterr().err == "many_seeds: 2 runs failed, the first in seeds/seed-0\n"
+    said = capsys.readouterr()
+    assert said.err == "many_seeds: 2 runs failed, the first in seeds/seed-0\n"
+    assert said.out == "seeds/seed-0: failed, 1 to go\nseeds/seed-1: failed, 0 to go\n"
     assert [what for what, *_ in noted()] == ["started", "started"]
 
 

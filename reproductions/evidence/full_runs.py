@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, bounded, run_command
 from common.errors import VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, Document
-from reproductions.evidence.many_seeds import completed_runs
+from reproductions.evidence.many_seeds import MOST, completed_runs
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
 PICTURE = kept.ROOT / "docs" / "proof.png"
@@ -65,7 +65,7 @@ def _full_runs(argv: Sequence[str]) -> None:
         help=f"where the whole runs lie; what is there is not made again (default: {RUNS})",
     )  # fmt: skip
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N",
+        "--processes", type=bounded(int, 1, MOST), default=1, metavar="N",
         help="how many runs to make at a time; the times of runs that share a machine are longer"
         " (default: 1)",
     )  # fmt: skip

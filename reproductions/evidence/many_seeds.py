@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, bounded, run_command
 from common.errors import BadInput, Failure, Interrupted
-from common.runs import RUNS, read_csv, read_record
+from common.runs import RUNS, Record, read_csv, read_record
 from reproductions import MODULES, program
 
+MOST = 10_000  # seeds, and processes
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
@@ -41,10 +42,11 @@ def _many_seeds(argv: Sequence[str]) -> None:
     )
     parser.add_argument("module", choices=MODULES, metavar="module", help="which module to train")
     parser.add_argument(
-        "--seeds", type=int, default=10, metavar="N", help="train with seeds 0 to N-1 (default: 10)"
-    )
+        "--seeds", type=bounded(int, 1, MOST), default=10, metavar="N",
+        help="train with seeds 0 to N-1 (default: 10)",
+    )  # fmt: skip
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, metavar="N",
+        "--processes", type=bounded(int, 1, MOST), default=os.cpu_count() or 1, metavar="N",
         help="how many to train at a time (default: one for each core)",
     )  # fmt: skip
     parser.add_argument(
@@ -52,8 +54,6 @@ def _many_seeds(argv: Sequence[str]) -> None:
         help="the folder of the runs (default: artifacts/runs/seeds/<module>)",
     )  # fmt: skip
     options, own = parser.parse_known_args(argv)
-    if options.seeds < 1 or options.processes < 1:
-        parser.error("--seeds and --processes must be at least 1")
     of_a_run = program(options.module).options(own)
     if "seed" in of_a_run.given or of_a_run.resume:
         parser.error("leave out --seed and --resume: each run has its seed and goes on by itself")
@@ -79,8 +79,12 @@ def completed_runs(
       Interrupted: the user stopped it.
       Failure: a run failed; the others were made.
     """
+    port = program(module)
+    digest = port.source_digest
     waiting = [
-        folder for folder, options in jobs.items() if not _is_finished(module, folder, options)
+        folder
+        for folder, options in jobs.items()
+        if not _is_finished(folder, port.record(port.options(options).given), digest)
     ]
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed = []
@@ -100,7 +104,8 @@ def completed_runs(
                     failed.append(folder)
                 bar.update()
                 if bar.disable:
-                    print(f"{folder}: done, {len(waiting) + len(running)} to go", flush=True)
+                    how = "failed" if exit_code else "done"
+                    print(f"{folder}: {how}, {len(waiting) + len(running)} to go", flush=True)
     except KeyboardInterrupt:
         raise Interrupted("stopped: the same command goes on with it") from None
     finally:
@@ -114,21 +119,20 @@ def completed_runs(
     return list(jobs)
 
 
-def _is_finished(module: str, folder: Path, options: Sequence[str]) -> bool:
-    """Whether the run of these options in a folder is finished; False where there is none.
+def _is_finished(folder: Path, wanted: Record, digest: str) -> bool:
+    """Whether a folder holds the wanted run, finished; False where there is none.
 
     Raises:
-      BadInput: the folder holds a run of other settings or other code.
+      BadInput: the folder holds a run of other settings, or of code with another digest.
     """
-    port = program(module)
-    wanted, found = port.record(port.options(options).given), read_record(folder)
+    found = read_record(folder)
     if found is None:
         return False
     settings = ("module", "config", "seed", "dtype", "quick")
     if any(getattr(found, name) != getattr(wanted, name) for name in settings):
         raise BadInput(f"{folder} holds a run of other settings: remove it or name another folder")
     sessions = [found.source_sha256, *(s["source_sha256"] for s in found.earlier_sessions)]
-    if any(digest not in ("", port.source_digest) for digest in sessions):
+    if any(session not in ("", digest) for session in sessions):
         raise BadInput(f"{folder} holds a run of other code: remove it or name another folder")
     return found.finished
 

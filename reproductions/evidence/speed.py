@@ -51,11 +51,15 @@ def peak(entry: dict[str, Any], matrix: int) -> float:
     return 2 * matrix**3 / seconds
 
 
+def over(loop: float, bare: float) -> str:
+    """How much longer a step takes in the loop than alone: "+2%"."""
+    return f"{loop / bare - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
+
+
 def row(module: str, entry: dict[str, Any], matrix: int) -> list[str]:
     """The cells of a module's line, see HEADER."""
     loop, flops = median(entry, "ours loop"), entry["flops"]
-    over = f"{loop / median(entry, 'ours bare') - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
-    cells = [f"`{module}`", f"{loop * 1e3:.2f}", over]
+    cells = [f"`{module}`", f"{loop * 1e3:.2f}", over(loop, median(entry, "ours bare"))]
     if flops is None:
         cells += ["–", "–"]
     else:
@@ -87,10 +91,9 @@ def scale_rows(name: str = "scale") -> list[list[str]]:
     for point in load(name)["points"]:
         if point["axis"] == "batch size":
             seconds = point["seconds"]
-            over = f"{seconds / point['bare_seconds'] - 1:+.0%}".replace("-", "\N{MINUS SIGN}")
             found.append(
                 [f"`{point['module']}`", f"{point['batch_size']:,}", f"{seconds * 1e3:,.1f}",
-                 f"{point['batch_size'] / seconds:,.0f}", over,
+                 f"{point['batch_size'] / seconds:,.0f}", over(seconds, point["bare_seconds"]),
                  f"{point['numpy_seconds'] / seconds:.1%}", f"{point['peak_mib']:,}"]
             )  # fmt: skip
     return found
