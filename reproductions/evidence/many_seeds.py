@@ -2,9 +2,9 @@
 
     python -m reproductions.evidence.many_seeds rmsprop_vae --seeds 10 --quick
 
-Each run is a process of its own. Runs that share the machine use one thread each, because a single
-run leaves half of two cores idle. Finished runs are kept and a stopped one goes on, so the command
-can be stopped and repeated. At its end it says what the runs ended with.
+Each run is a process of its own. Runs that share the machine use one thread each. Finished runs are
+kept and a stopped one goes on, so the command can be stopped and repeated. At its end it says what
+the runs ended with.
 """
 
 from __future__ import annotations
