@@ -37,17 +37,26 @@ class Initializer(Protocol):
 class Chance(Protocol):
     """What a module needs of chance. Shapes are given by the caller; all floats are float32."""
 
-    def initializer(self) -> Initializer: ...
+    def initializer(self) -> Initializer:
+        """What draws the initial weights. Each call starts again from the first."""
 
-    def batches(
-        self, n: int, batch_size: int, tail: Tail, buffer: int | None = None
-    ) -> Batches: ...
+    def batches(self, n: int, batch_size: int, tail: Tail, buffer: int | None = None) -> Batches:
+        """The batches of n images.
 
-    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray: ...
+        `Batches` explains `tail`. With a `buffer` the shuffle is partial, see `buffered_shuffle`.
+        """
 
-    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray: ...
+    def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal noise of a training step, counted from 0; shape [batch, latent]."""
 
-    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray: ...
+    def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal noise of the validation after a round, counted from 1.
+
+        Its shape is [test images, latent].
+        """
+
+    def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal codes for a picture or a metric; equal names give equal codes."""
 
 
 class Batches:
@@ -97,7 +106,7 @@ class Batches:
 
 
 # Each purpose has a stream of its own; the numbers are part of what a seed means.
-_STREAMS = {"weights": 0, "order": 1, "noise": 2, "evaluation": 3, "codes": 4}
+_STREAMS = {"weights": 0, "order": 1, "noise": 2, "validation": 3, "codes": 4}
 
 
 class Seeded:
@@ -128,7 +137,7 @@ class Seeded:
         return self._generator("noise", step).standard_normal(shape, np.float32)
 
     def validation_noise(self, round_number: int, shape: tuple[int, ...]) -> np.ndarray:
-        return self._generator("evaluation", round_number).standard_normal(shape, np.float32)
+        return self._generator("validation", round_number).standard_normal(shape, np.float32)
 
     def codes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         index = zlib.crc32(name.encode())

@@ -33,9 +33,9 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
             command()
             sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # the reader has seen enough: python -m reproductions | head
+    except BrokenPipeError:  # nobody reads the output any more: the command stops
         sys.stdout = None  # so that Python does not flush it again
-        return 0
+        return Failure.exit_code
     except (Failure, KeyboardInterrupt, OSError) as error:
         if debug:
             raise
@@ -161,12 +161,12 @@ def bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
     def parse_number(text: str) -> Any:
         try:
             value = kind(text)
-            check_number(kind, value, low, high)
         except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not {what} from {low:,} to {high:,}"
-            ) from None
+            value = text  # no number, as the check says
+        try:
+            check_number(kind, value, low, high)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
         return value
 
     return parse_number

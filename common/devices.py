@@ -41,7 +41,10 @@ def prefer_onednn() -> None:
 
 
 def prepare(tf: Any) -> None:
-    """Turns memory growth on for every GPU, as the documents' `allow_growth` did.
+    """Sets TensorFlow's options, before a device is used.
+
+    Grappler's remapper is turned off. A GPU's memory grows as it is needed, as with the documents'
+    `allow_growth`.
 
     Args:
       tf: the TensorFlow module, before any GPU has been used.
@@ -80,7 +83,10 @@ def other_versions(constraints: Path = CONSTRAINTS) -> list[str]:
     """
     if not constraints.exists():
         return []
-    lines = (line.partition(";")[0].strip() for line in constraints.read_text().splitlines())
+    lines = (
+        line.partition(";")[0].strip()
+        for line in constraints.read_text(encoding="utf-8").splitlines()
+    )
     pinned = dict(line.split("==") for line in lines if "==" in line)
     return [f"{p} {pinned[p]}" for p in PACKAGES if p in pinned and version(p) != pinned[p]]
 

@@ -34,7 +34,7 @@ class Display:
         if self._bar is None:
             return
         if self._bar.n == 0:  # a resumed run starts in the middle
-            self._bar.initial = progress.step
+            self._bar.initial = self._bar.n = self._bar.last_print_n = progress.step
         loss, reconstruction, kl = progress.losses[-1]
         if self._experiment.round_name == "epoch":
             last = self._experiment.last_round

@@ -15,7 +15,7 @@ import numpy as np
 from common import classifier
 from common.lazy import tf
 from common.pictures import grid_codes, normal_quantiles
-from common.training import Experiment, Posterior, in_batches
+from common.training import BATCH, Experiment, Posterior, in_batches
 
 Draw = Callable[[Any, int, np.ndarray], np.ndarray]  # (model, digit, normal codes) -> pictures
 
@@ -70,10 +70,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Computes the metrics of a trained model on the test set.
 
-    The log-likelihood is the ELBO of all images plus the gap between the two, which importance
-    sampling (Burda et al. 2016, arXiv:1509.00519) finds on the first `images`. With a finite number
-    of samples it errs towards the ELBO. Its standard error is that of the gap over the images, and
-    of the noise in the ELBO; it says nothing of other test sets.
+    The log-likelihood of an image is at least its ELBO. Importance sampling (Burda et al. 2016,
+    arXiv:1509.00519) estimates the difference on the first `images` test images; `log_likelihood`
+    is the ELBO of all images plus the mean of that difference. With a finite number of samples it
+    errs towards the ELBO. Its standard error is that of the difference over the images, and of the
+    noise in the ELBO; it says nothing of other test sets.
 
     Args:
       experiment: with a trained model.
@@ -97,41 +98,44 @@ def evaluate(
     n = len(data.test_images)
     eps = experiment.chance.codes("elbo", (n, experiment.latent_dim)).astype(experiment.dtype)
     whole = [
-        step(data.test_images[i : i + 1000], data.test_labels[i : i + 1000], eps[i : i + 1000])
-        for i in range(0, n, 1000)
+        step(data.test_images[i : i + BATCH], data.test_labels[i : i + BATCH], eps[i : i + BATCH])
+        for i in range(0, n, BATCH)
     ]
     reconstruction, kl, _ = (
         np.concatenate(part, dtype=np.float64) for part in zip(*whole, strict=True)
     )
     elbo = log_normaliser(likelihood) - float(np.mean(reconstruction + kl))
-    gap, spread, effective = [], [], []
+    differences, spread, effective = [], [], []
     for i in track(range(min(images, n))):
         log_weights = _log_weights(step, experiment, i, samples)
         largest = log_weights.max()
         weights = np.exp(log_weights - largest)
-        gap.append(largest + np.log(weights.mean()) - log_weights.mean())
+        differences.append(largest + np.log(weights.mean()) - log_weights.mean())
         spread.append(log_weights.var())
         effective.append(weights.sum() ** 2 / (weights**2).sum())
     reconstruction_factor, kl_factor = objective_factors(experiment)
-    se = np.sqrt(np.var(gap, ddof=1) / len(gap) + np.mean(spread) / n)
+    se = np.sqrt(np.var(differences, ddof=1) / len(differences) + np.mean(spread) / n)
     return {
         "likelihood": LIKELIHOODS[likelihood],
         "reconstruction": float(reconstruction.mean()),
         "kl": float(kl.mean()),
         "elbo": elbo,
-        "log_likelihood": elbo + float(np.mean(gap)),
+        "log_likelihood": elbo + float(np.mean(differences)),
         "log_likelihood_se": float(se),
         "effective_samples": float(np.median(effective)),
         "objective": float(np.mean(reconstruction_factor * reconstruction + kl_factor * kl)),
         "kl_weight": float(f"{kl_factor / reconstruction_factor:.2g}"),
         "active_units": int((z_mean.var(axis=0) > ACTIVE).sum()),
         "samples": samples,
-        "images_sampled": len(gap),
+        "images_sampled": len(differences),
     }
 
 
 def log_normaliser(likelihood: str) -> float:
-    """Log-normaliser of the likelihood, in nats per image: 0 where it is left out or is 0."""
+    """The constant of the log-likelihood, in nats per image.
+
+    Only the Gaussian has one that `reconstruction` leaves out: 784 pixels times -log(2 pi) / 2.
+    """
     return -392 * float(np.log(2 * np.pi)) if likelihood == "gaussian" else 0.0
 
 
@@ -176,8 +180,8 @@ def encode_test_set(experiment: Experiment) -> Posterior:
     """The posteriors of all test images, as NumPy arrays [n, ...]."""
     data = experiment.data
     parts = [
-        experiment.posterior(data.test_images[i : i + 1000], data.test_labels[i : i + 1000])
-        for i in range(0, len(data.test_images), 1000)
+        experiment.posterior(data.test_images[i : i + BATCH], data.test_labels[i : i + BATCH])
+        for i in range(0, len(data.test_images), BATCH)
     ]
     return Posterior(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 

@@ -25,7 +25,10 @@ def two_heads(h: tf.Tensor, w1: tf.Tensor, w2: tf.Tensor) -> tuple[tf.Tensor, tf
 
 
 def one_channel(conv2d: type) -> Any:
-    """A class of tf_keras's `Conv2D` for one filter of an odd size, stride 1, padding "same"."""
+    """A subclass of tf_keras's `Conv2D` that computes the same in less time.
+
+    It is for a layer with one filter of an odd size, stride 1 and padding "same".
+    """
 
     class OneChannel(conv2d):
         def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -35,7 +38,11 @@ def one_channel(conv2d: type) -> Any:
 
 
 def one_channel_transposed(conv2d_transpose: type) -> Any:
-    """A class of Keras's `Conv2DTranspose` for one filter of an odd size, stride 1, "same"."""
+    """A subclass of Keras's `Conv2DTranspose` that computes the same in less time.
+
+    It is for a layer with one filter of an odd size, stride 1, padding "same" and a linear output:
+    it applies no activation.
+    """
 
     class OneChannelTransposed(conv2d_transpose):
         def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -82,7 +82,10 @@ class TF1Adam(_SlotOptimizer):
 
 
 class KerasAdam(_SlotOptimizer):
-    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7 (exact), beta^t by `pow`."""
+    """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7, beta^t by `pow`.
+
+    Its epsilon is not rounded to float32.
+    """
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class LegacyNadam(_SlotOptimizer):
     """Keras's Nadam up to TF 1.14: the momentum schedule warms up over thousands of steps.
 
     mu_t = beta1 (1 - 0.5 * 0.96^(schedule_decay t)) with schedule_decay 0.004; today's Nadam has
-    0.96^t, which is another optimiser. All hyper-parameters are exact. epsilon 1e-7.
+    0.96^t, which is another optimiser. epsilon is 1e-7; no hyper-parameter is rounded to float32.
     """
 
     def __init__(

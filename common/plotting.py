@@ -106,13 +106,13 @@ def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str], c
     return figure
 
 
-def reconstructions(originals: np.ndarray, decoded: np.ndarray, title: str, cmap: str) -> Figure:
-    """Originals [n, height, width] with their reconstructions below them, ten to a row."""
+def reconstructions(images: np.ndarray, decoded: np.ndarray, title: str, cmap: str) -> Figure:
+    """Test images [n, height, width] with their reconstructions below them, ten to a row."""
     columns = 10
     pairs = []
-    for start in range(0, len(originals), columns):
-        pairs += [originals[start : start + columns], decoded[start : start + columns]]
-    labels = ["original", "reconstruction"] * (len(pairs) // 2)
+    for start in range(0, len(images), columns):
+        pairs += [images[start : start + columns], decoded[start : start + columns]]
+    labels = ["test image", "reconstruction"] * (len(pairs) // 2)
     return image_grid(np.stack(pairs), title, cmap, labels)
 
 
@@ -178,7 +178,8 @@ def curves(
     figure.suptitle(title)
     for axes, (name, label, shown) in zip(figure.subplots(1, 3), panels, strict=True):
         _curve(axes, rows, x, (name, label), shown)
-    figure.axes[2].set_ylim(bottom=0)  # so that a KL that hardly moves looks so
+    largest = max(row["kl"] for row in rows)
+    figure.axes[2].set_ylim(0, 1.08 * largest or 1)  # so that a KL that hardly moves looks so
     return figure
 
 

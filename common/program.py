@@ -108,7 +108,7 @@ class Program:
         """
         config, chance, dtype, weights = self._finished(folder)
         model = self.build(config, chance.initializer(), dtype)
-        _assign(model.variables, weights)
+        _assign(model.variables, weights, folder)
         return model
 
     def reopen(self, folder: str | Path, data: Dataset) -> Experiment:
@@ -123,7 +123,7 @@ class Program:
         """
         config, chance, dtype, weights = self._finished(folder)
         experiment = self.experiment(config, data, chance, dtype)
-        _assign(experiment.variables, weights)
+        _assign(experiment.variables, weights, folder)
         return experiment
 
     def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
@@ -199,9 +199,9 @@ class Program:
             _train(self, run, data, options)
 
 
-def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray], folder: str | Path) -> None:
     if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
-        raise BadInput("the run's weights.npz does not fit the settings in its run.json")
+        raise BadInput(f"{folder}: weights.npz does not fit the settings in run.json")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -269,6 +269,8 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
     except (Interrupted, KeyboardInterrupt) as error:
         folder = shlex.quote(str(run.folder))
         again = f"python -m reproductions.{program.name} --resume --output {folder}"
+        if options.data_dir:
+            again += f" --data-dir {shlex.quote(str(options.data_dir))}"
         raise Interrupted(f"{str(error) or 'stopped'}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
@@ -376,7 +378,7 @@ def usual_pictures(
         digits = range(10)
         pictures["samples.png"] = plotting.image_grid(
             np.stack([program.draw(experiment.model, digit, codes) for digit in digits]),
-            "The same 12 standard normal codes, drawn as every digit",
+            "Each digit drawn from its prior, by the same 12 draws of noise",
             program.cmap,
             row_labels=[f"asked for {digit}" for digit in digits],
         )
@@ -418,12 +420,14 @@ def _show_what_was_made(program: Program, run: Run) -> None:
     if wanted:
         print(
             f"Asked for a digit, the model drew that digit {wanted['share']:.0%} of the time, as a"
-            " classifier sees it. Why, and what helps: docs/quirks.md"
+            " classifier sees it (docs/quirks.md compares the models)"
         )
     expected = program.expected(run.record)
     if expected:
         print(expected)
     print(f"made in {run.folder}:")
     for path in sorted(run.folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        if path.name == "epochs":
+            print(f"  {path.name}/ ({len(list(path.iterdir()))} pictures)")
+        elif path.is_file() and not path.name.startswith("."):
             print(f"  {path.name}")

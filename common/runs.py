@@ -41,7 +41,7 @@ DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZi
 # Files of `common` that no number of a run passes through.
 NO_NUMBERS = {
     "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
-    "networks",
+    "lockstep",
 }  # fmt: skip
 
 
@@ -63,7 +63,9 @@ class Record:
     started: str = field(default_factory=_now)
     source_sha256: str = ""  # see `source_digest`
     environment: dict[str, Any] = field(default_factory=dict)  # see `devices.describe`
-    earlier_sessions: list[dict[str, Any]] = field(default_factory=list)  # with another of the two
+    earlier_sessions: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # where either was different
     finished: bool = False
     results: dict[str, Any] = field(default_factory=dict)  # what the document computes at its end
     evaluation: dict[str, Any] = field(default_factory=dict)  # see `evaluation.evaluate`
@@ -84,8 +86,13 @@ class Record:
             record = cls(**known)
         except TypeError as error:
             raise ValueError(str(error)) from error
-        if not isinstance(record.config, dict):
-            raise ValueError("config is not an object")
+        kinds = {"module": str, "config": dict, "seed": int, "dtype": str, "quick": bool,
+                 "finished": bool}  # fmt: skip
+        for name, kind in kinds.items():
+            if not isinstance(getattr(record, name), kind):
+                raise ValueError(f"{name} is not of type {kind.__name__}")
+        if record.seed < 0 or record.dtype not in ("float32", "float64"):
+            raise ValueError("seed or dtype is impossible")
         return record
 
     def to_json(self) -> str:
@@ -96,7 +103,7 @@ class Record:
 def read_record(folder: Path) -> Record | None:
     """What run.json says; None where it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        return Record.from_json((folder / "run.json").read_text())
+        return Record.from_json((folder / "run.json").read_text(encoding="utf-8"))
     return None
 
 
@@ -108,11 +115,10 @@ class Run:
         self.checkpoints = CheckpointFolder(folder / "checkpoints", self.write_history)
 
     def begin_session(self, source_sha256: str, environment: dict[str, Any]) -> list[str]:
-        """Records with what the run is made from now on.
+        """Records the code and the environment that the run goes on with.
 
         Returns:
-          The entries that a resumed run had otherwise: its last bits may differ from those of a run
-          in one piece.
+          The names of the entries that were different in the session before.
         """
         record = self.record
         now = {"source_sha256": source_sha256, **environment}

@@ -48,13 +48,13 @@ class Settings:
         hints = typing.get_type_hints(type(self))
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             try:
-                check(item, number_type(hints[item.name]), getattr(self, item.name))
+                _check(item, number_type(hints[item.name]), getattr(self, item.name))
             except ValueError as error:
                 raise BadInput(f"{item.name}: {error}") from None
 
 
-def check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:
-    """Raises ValueError, in words, if a field may not have a value."""
+def _check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:
+    """Raises ValueError, with a sentence, if a value is not allowed for a field."""
     if "options" in item.metadata:
         if value not in item.metadata["options"]:
             raise ValueError(f"{value!r} is none of {', '.join(item.metadata['options'])}")
@@ -65,7 +65,7 @@ def check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:
 
 
 def check_number(kind: type, value: Any, low: float, high: float) -> None:
-    """Raises ValueError, in words, if a value is no number of this kind within the bounds."""
+    """Raises ValueError, with a sentence, if a value is no number of this kind and in bounds."""
     what = "a whole number" if kind is int else "a number"
     number = isinstance(value, int) or (kind is float and isinstance(value, float))
     if not number or not low <= value <= high:  # NaN and infinity fail this, too

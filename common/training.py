@@ -25,6 +25,7 @@ from common.signals import signals_handled_by
 
 Row = dict[str, float]
 
+BATCH = 1_000  # images that are evaluated at a time
 CHECKPOINT_SECONDS = 20.0  # at most this much work, and one block of steps, is lost to a kill
 
 
@@ -130,7 +131,11 @@ class Trainer:
         )
 
     def step(self, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
-        """One step on a batch: [loss, mean reconstruction, mean KL], from before its update."""
+        """Makes one step on a batch.
+
+        Returns:
+          [loss, mean reconstruction, mean KL], computed before the update.
+        """
         experiment = self.experiment
         with tf.GradientTape() as tape:
             losses = experiment.loss(images, labels, tf.cast(eps, experiment.dtype))
@@ -156,8 +161,8 @@ class Trainer:
         """Makes the steps start .. stop-1.
 
         Returns:
-          [stop - start, 3]: for each step, from before its update, the loss as the document reduces
-          it, and the batch's mean reconstruction and KL in nats per image.
+          [stop - start, 3]: for each step the loss as the document reduces it, and the batch's mean
+          reconstruction and KL in nats per image, all computed before the step's update.
         """
         results: list[np.ndarray] = []
         for first, indices in self._blocks(start, stop):
@@ -197,7 +202,7 @@ class Validation:
     """Losses of the test set, computed batch by batch inside one graph."""
 
     def __init__(self, loss: LossFunction, data: Dataset, batch_size: int, dtype: str) -> None:
-        self.size, self.batch_size = len(data.test_images), batch_size
+        self._size, self._batch_size = len(data.test_images), batch_size
         self._images, self._labels = tf.constant(data.test_images), tf.constant(data.test_labels)
 
         @tf.function(reduce_retracing=True)
@@ -213,8 +218,8 @@ class Validation:
           NumPy arrays: the loss of each batch [batches], reconstruction [n] and KL [n].
         """
         results = []
-        for start in range(0, self.size, self.batch_size):
-            batch = slice(start, start + self.batch_size)
+        for start in range(0, self._size, self._batch_size):
+            batch = slice(start, start + self._batch_size)
             results.append(
                 self._batch_losses(
                     self._images[batch], self._labels[batch], tf.constant(eps[batch])
@@ -227,13 +232,11 @@ class Validation:
         )
 
 
-def in_batches(
-    function: Callable[..., Any], *arrays: np.ndarray, batch_size: int = 1000
-) -> np.ndarray:
+def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     """Applies `function` to `arrays` a batch at a time; the results, concatenated."""
     parts = [
-        function(*(array[i : i + batch_size] for array in arrays))
-        for i in range(0, len(arrays[0]), batch_size)
+        function(*(array[i : i + BATCH] for array in arrays))
+        for i in range(0, len(arrays[0]), BATCH)
     ]
     return np.concatenate([np.asarray(part) for part in parts])
 
@@ -243,7 +246,7 @@ class Progress:
     """How far a run has come; with `Trainer.state`, all that a checkpoint holds."""
 
     step: int = 0  # steps done
-    seconds: float = 0.0  # spent in `fit`, over all sessions
+    seconds: float = 0.0  # spent on steps and rounds, over all sessions; saving is not counted
     round_seconds: float = 0.0  # spent in the steps of the round that is under way
     losses: np.ndarray = field(
         default_factory=lambda: np.zeros([0, 3])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from common.cli import OneLineParser, run_command
+from common.datasets import SPECS
 from common.errors import BadInput
 from reproductions import MODULES, program
 from reproductions.evidence import kept
@@ -18,7 +19,6 @@ COMMANDS = {
     "gallery": "shows all results on one page",
     "explorer": "makes the page in which the trained models run live",
 }
-DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +38,9 @@ def _list(argv: Sequence[str]) -> None:
     print("To train a model and draw its document's pictures:\n")
     for module in MODULES:
         port, document = program(module), DOCUMENTS[module]
+        title = SPECS[port.dataset].title
         print(
-            f"  python -m reproductions.{module:12} {document.name:7} {DATASETS[port.dataset]:14}"
+            f"  python -m reproductions.{module:12} {document.name:7} {title:14}"
             f" {_time(module):>9}  {port.summary}"
         )
     print("\nWith --quick: a short run. With --help: the settings.\n")
@@ -50,7 +51,9 @@ def _list(argv: Sequence[str]) -> None:
 def _time(module: str) -> str:
     """How long the kept run took, in words; "" where there is none."""
     seconds = sum(kept.load_record(module).get("seconds", {}).values())
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s" if seconds else ""
+    if not seconds:
+        return ""
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _hint(arguments: Sequence[str]) -> str:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, bounded, run_command
 from common.errors import BadInput
+from common.evaluation import DRAWN, SAMPLES
 from common.pictures import grid_codes, normal_quantiles
 from common.runs import Record, read_record
 from reproductions import GOLDEN, MODULES, program
@@ -57,26 +58,19 @@ def _evaluate(argv: Sequence[str]) -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run"
     )
     parser.add_argument(
-        "--images", type=int, default=10_000, metavar="N",
+        "--images", type=bounded(int, 2, 10_000), default=10_000, metavar="N",
         help="number of test images whose log-likelihood is sampled (default: all 10000; minutes"
         " for the MLPs, half an hour for tfp_cvae)",
     )  # fmt: skip
     parser.add_argument(
-        "--samples",
-        type=int,
-        default=500,
-        metavar="N",
-        help="samples of z for each of them (default: 500)",
-    )
+        "--samples", type=bounded(int, 2, 100_000), default=SAMPLES, metavar="N",
+        help=f"samples of z for each of them (default: {SAMPLES})",
+    )  # fmt: skip
     parser.add_argument(
         "--picture", type=Path, metavar="FILE",
         help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    if not 2 <= options.images <= 10_000:
-        parser.error("--images must be from 2 to 10000, the size of the test set")
-    if options.samples < 2:
-        parser.error("--samples must be at least 2")
     records = [_record(folder) for folder in options.runs]  # before any work
     sizes = {"images": options.images, "samples": options.samples}
     names = [_name(r) for r in records]
@@ -90,18 +84,17 @@ def _evaluate(argv: Sequence[str]) -> None:
         port.reopen(folder, data[port.dataset])
         for folder, port in zip(options.runs, ports, strict=True)
     ]
-    metrics = [_metrics(e, port, sizes) for e, port in zip(experiments, ports, strict=True)]
+    found = [_metrics(e, port, sizes) for e, port in zip(experiments, ports, strict=True)]
+    rows = list(zip(names, found, strict=True))
 
     print(HEADER)
-    for name, f in zip(names, metrics, strict=True):
-        print(as_line(name, f))
+    for name, metrics in rows:
+        print(as_line(name, metrics))
     print()
-    for likelihood in dict.fromkeys(f["likelihood"] for f in metrics):
-        found = [n for n, f in zip(names, metrics, strict=True) if f["likelihood"] == likelihood]
-        print(f"{', '.join(dict.fromkeys(found))}: {likelihood}.")
-    wanted = [
-        (n, f["wanted_digits"]) for n, f in zip(names, metrics, strict=True) if "wanted_digits" in f
-    ]
+    for likelihood in dict.fromkeys(metrics["likelihood"] for metrics in found):
+        alike = dict.fromkeys(n for n, metrics in rows if metrics["likelihood"] == likelihood)
+        print(f"{', '.join(alike)}: {likelihood}.")
+    wanted = [(n, m["wanted_digits"]) for n, m in rows if "wanted_digits" in m]
     original = any(r.module == "tfp_cvae" for r in records)
     if wanted:
         _print_wanted(wanted, original)
@@ -140,12 +133,13 @@ def _metrics(experiment: Experiment, port: Program, sizes: dict[str, Any]) -> di
     return port.evaluate(experiment, track=track, **sizes)
 
 
-def as_line(name: str, f: dict[str, Any]) -> str:
+def as_line(name: str, metrics: dict[str, Any]) -> str:
     """A line of the first table."""
+    m = metrics
     cells = [
-        f"{name:{WIDTH}} {f['reconstruction']:9.2f} {f['kl']:6.2f} {f['objective']:10.2f}",
-        f"{f['elbo']:9.2f} {f['log_likelihood']:8.2f} ± {f['log_likelihood_se']:.2f}",
-        f"{f['effective_samples']:6.0f} {f['active_units']:6d} {f['kl_weight']:7.2g}",
+        f"{name:{WIDTH}} {m['reconstruction']:9.2f} {m['kl']:6.2f} {m['objective']:10.2f}",
+        f"{m['elbo']:9.2f} {m['log_likelihood']:8.2f} ± {m['log_likelihood_se']:.2f}",
+        f"{m['effective_samples']:6.0f} {m['active_units']:6d} {m['kl_weight']:7.2g}",
     ]
     return " ".join(cells)
 
@@ -176,19 +170,17 @@ def interval(right: int, of: int) -> tuple[float, float]:
 
 
 def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
-    from common.evaluation import DRAWN
-
     print("\nHow often the wanted digit was drawn, in per cent (95 % intervals below)")
     print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
-    for name, f in wanted:
-        _print_shares(f"{name}: prior", f["right"], DRAWN)
-        _print_shares(f"{name}: grid", f["grid_right"], 225)
+    for name, digits in wanted:
+        _print_shares(f"{name}: prior", digits["right"], DRAWN)
+        _print_shares(f"{name}: grid", digits["grid_right"], 225)
     if original:
         _print_shares("original (TF 1.14): grid", original_right(), 225)
-    for name, f in wanted:
+    for name, digits in wanted:
         print(
-            f"{name}: {f['nearest_class_mean']:.1%} of the test images have their z_mean nearest to"
-            " the mean of their own class"
+            f"{name}: {digits['nearest_class_mean']:.1%} of the test images have their z_mean"
+            " nearest to the mean of their own class"
         )
 
 

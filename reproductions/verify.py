@@ -62,6 +62,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         if module not in MODULES:
             names = ", ".join(document.module for document in RECORDED)
             parser.error(f"no module {module!r}: choose from {names}")
+    if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
+        parser.error(f"--json: {options.json} is a folder, or is in none")
     return options
 
 
@@ -69,7 +71,7 @@ def _verify(options: argparse.Namespace) -> None:
     from common import datasets
     from reproductions.evidence import kept, lockstep, miniature, whole_runs
 
-    own = options.golden == GOLDEN
+    own = options.golden.resolve() == GOLDEN.resolve()
     modules = options.modules or ([document.module for document in RECORDED] if own else [])
     recordings = list(lockstep.find(options.golden, modules, options.precision))
     data: dict[str, Dataset] = {}
@@ -83,7 +85,8 @@ def _verify(options: argparse.Namespace) -> None:
         entries.append(lockstep.as_entry(module, recording, verdict))
         print(lockstep.as_line(entries[-1]), flush=True)
     miniatures: list[dict[str, Any]] = []
-    for module, small in miniature.find(options.golden, modules, options.precision):
+    followed = {module for module, _ in recordings}
+    for module, small in miniature.find(options.golden, followed, options.precision):
         if not miniatures:
             print(f"\nThe whole program in miniature\n{miniature.HEADER}")
         port = program(module)

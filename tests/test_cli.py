@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from common import datasets, display, plotting
+from common.cli import run_command
 from common.errors import BadInput
+from common.training import Progress
 from reproductions import MODULES, program, rmsprop_vae
 from tests.conftest import ROOT, small
 
@@ -146,6 +149,27 @@ def test_the_list_of_modules_is_printed_without_tensorflow() -> None:
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     assert all(module in done.stdout for module in MODULES)
     assert "tensorflow" not in done.stderr
+
+
+def test_a_command_whose_output_nobody_reads_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which the command takes away
+    assert run_command("mlp_vae", write) == 1
+
+
+def test_the_bar_of_a_resumed_run_counts_only_the_steps_of_this_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(display.sys.stderr, "isatty", lambda: True)
+    experiment = SimpleNamespace(steps=100, round_name="step")
+    shown = display.Display(experiment, quiet=False)  # type: ignore[arg-type]
+    shown.on_steps(Progress(step=60, losses=np.zeros([60, 3])))
+    shown.on_steps(Progress(step=70, losses=np.zeros([70, 3])))
+    assert shown._bar is not None
+    assert (shown._bar.n, shown._bar.initial) == (70, 60)
+    shown.close()
 
 
 def test_data_that_is_not_available_is_exit_3_and_creates_nothing(

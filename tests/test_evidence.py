@@ -60,6 +60,11 @@ def test_a_kept_run_is_a_whole_run_with_the_documents_settings(module: str) -> N
 def test_no_seed_is_left_out_and_every_kept_run_has_its_evaluation(module: str) -> None:
     document, runs = DOCUMENTS[module], load_seeds(module)["runs"]
     assert [run["seed"] for run in runs] == list(range(document.seeds))
+    if document.short is not None:
+        short = load_seeds(module)["short_runs"]
+        seeds = list(range(document.seeds, document.seeds + document.short.runs))
+        assert [run["seed"] for run in short] == seeds
+        assert {len(run["loss"]) for run in short} == {document.short.epochs}
     evaluations = [run.get("evaluation") for run in [*runs, load_record(module)]]
     for variant in document.variants:
         record = load_record(f"{module}/{variant.name}")
@@ -113,7 +118,12 @@ def test_the_digest_sees_what_can_move_a_number_and_nothing_else(
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [("optimizers.py", True), ("classifier.npz", True), ("errors.py", False), ("cli.py", False)],
+    [
+        ("optimizers.py", True),
+        ("classifier.npz", True),
+        ("errors.py", False),
+        ("lockstep.py", False),
+    ],
 )
 def test_the_digest_counts_the_files_that_a_number_passes_through(
     name: str, counts: bool, monkeypatch: pytest.MonkeyPatch
@@ -280,6 +290,8 @@ def test_runs_that_were_stopped_early_are_compared_up_to_there() -> None:
                 ("cost, epoch 4", 2), ("cost, first 4 epochs", 2)]  # fmt: skip
     assert [(c.figure, len(c.theirs)) for c in found] == expected
     assert found[2].theirs.tolist() == [7, 7]
+    found = whole_runs.of_curves("mlp_vae", "cost", [*ours, ours[0][:4]], theirs[1:])
+    assert [(c.figure, len(c.ours)) for c in found] == [(f, 3) for f, _ in expected[2:]]
 
 
 # --- What a user is told --------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import GOLDEN, program, verify
-from reproductions.evidence import whole_runs
+from reproductions.evidence import miniature, whole_runs
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import verify as verify_one
 from tests.conftest import SLOW_DOCUMENTS, long_where
@@ -96,10 +96,20 @@ def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     short_golden: Callable[..., Path],
     whole: Callable[[str], Dataset],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole("mnist")
+    asked: list[str] = []
+
+    def find(_: Path, modules: Iterable[str], precision: str) -> list[Any]:
+        asked.extend(modules)
+        return []
+
+    monkeypatch.setattr(miniature, "find", find)
     folder = short_golden(document, "float64")
     assert verify.main(["--golden", str(folder)]) == 0
+    found = of_number(document)
+    assert found is not None and asked == [found.module]  # whose miniatures are looked for
 
     def nudge(content: dict[str, Any]) -> None:
         content["loss"][3] *= 1 + 1e-9
@@ -212,7 +222,13 @@ def test_a_recording_that_is_not_whole_is_refused(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["no_such_module"], ["mlp_cvae"], ["--precision", "float16"], ["--golden", "/nowhere"]],
+    [
+        ["no_such_module"],
+        ["mlp_cvae"],
+        ["--precision", "float16"],
+        ["--golden", "/nowhere"],
+        ["--json", "/nowhere/file.json"],
+    ],
 )
 def test_bad_arguments_are_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

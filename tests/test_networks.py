@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import networks
 from common.errors import BadInput
 from common.lazy import tf
 from reproductions import program
 from reproductions.evidence.kept import REFERENCE
-from reproductions.explorer import models
+from reproductions.explorer import models, networks
 from reproductions.explorer.measure import codes_to_try, in_tensorflow
 
 # Pixels between 0 and 1; measured: 1.9e-6. A pixel is the sum of some hundred float32 products.

@@ -124,7 +124,13 @@ def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) 
         pass
 
 
-@pytest.mark.parametrize("damage", [{"config": [5]}, {"config": None}, {"seed": ...}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": [5]}, {"config": None}, {"seed": ...}, {"seed": None}, {"seed": "x"},
+        {"seed": -1}, {"dtype": "float16"}, {"finished": "yes"},
+    ],
+)  # fmt: skip
 def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) -> None:
     run = made(tmp_path / "mine")
     content = {k: v for k, v in (asdict(run.record) | damage).items() if v is not ...}

@@ -223,6 +223,13 @@ def test_validation_returns_every_image_once(sample: Callable[[str], Dataset]) -
     np.testing.assert_allclose(batched.kl, at_once.kl, rtol=1e-5, atol=1e-9)
 
 
-def test_in_batches_concatenates() -> None:
-    array = np.arange(10)
-    np.testing.assert_array_equal(in_batches(lambda part: part * 2, array, batch_size=3), array * 2)
+def test_in_batches_concatenates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.training.BATCH", 3)
+    array, sizes = np.arange(10), []
+
+    def double(part: np.ndarray) -> np.ndarray:
+        sizes.append(len(part))
+        return part * 2
+
+    np.testing.assert_array_equal(in_batches(double, array), array * 2)
+    assert sizes == [3, 3, 3, 1]

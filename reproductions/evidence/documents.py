@@ -44,6 +44,16 @@ class Variant(NamedTuple):
     options: tuple[str, ...]
 
 
+class Short(NamedTuple):
+    """Further runs of ours that end early, where runs of the original were stopped.
+
+    They have the seeds that follow those of the whole runs, and are kept apart from them.
+    """
+
+    runs: int
+    epochs: int
+
+
 @dataclass(frozen=True)
 class Document:
     """What is claimed of a module, and what the claim needs."""
@@ -63,6 +73,7 @@ class Document:
     printed: Printed | None = None
     pictures: tuple[str, ...] = ()  # that the original drew and a run of ours draws, too
     variants: tuple[Variant, ...] = ()
+    short: Short | None = None
     unrecorded: str = ""  # why there is no recording; "" if there is one
 
     @property
@@ -149,6 +160,7 @@ DOCUMENTS = {
                 "test_elbo", "test ELBO after 100 epochs, nats", "−78.338, −78.327 (upstream)"
             ),
             printed=Printed("printed upstream", (100, 100), (-78.338, -78.327), "test_elbo"),
+            short=Short(runs=2, epochs=25),
         ),
         Document(
             module="rmsprop_vae",

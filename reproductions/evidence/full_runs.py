@@ -3,7 +3,7 @@
 For each module, below `artifacts/reference/<module>/`:
 
     run.json, history.csv, weights.npz, *.png, *.gif    the run with seed 0
-    seeds.json      curves of all seeds, quick runs, the probe's numbers
+    seeds.json      curves of all seeds, short and quick runs, the probe's numbers
     <variant>/      a run with a setting that is not the document's
     lockstep.json   the lockstep's verdicts, and the series behind them
 
@@ -142,6 +142,21 @@ def make_quick(document: Document, runs: Path, processes: int) -> None:
     kept.write(module, "seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
 
 
+def make_short(document: Document, runs: Path, processes: int) -> None:
+    """Keeps the curves of the runs that end where runs of the original were stopped."""
+    if document.short is None:
+        return
+    module = document.module
+    seeds = range(document.seeds, document.seeds + document.short.runs)
+    epochs = str(document.short.epochs)
+    jobs = {
+        runs / module / f"short-{seed}": ["--seed", str(seed), "--epochs", epochs] for seed in seeds
+    }
+    folders = completed_runs(module, jobs, processes)
+    rows = [{"seed": n, **curves(folder)} for n, folder in zip(seeds, folders, strict=True)]
+    kept.write(module, "seeds.json", kept.load_seeds(module) | {"short_runs": rows})
+
+
 def make_variants(document: Document, runs: Path, processes: int) -> None:
     """Keeps a run with seed 0 of every variant that the documentation uses."""
     jobs = {
@@ -263,6 +278,7 @@ def make_proof(document: Document) -> None:
 PARTS: dict[str, Callable[[Document, Path, int], None]] = {
     "seeds": make_seeds,
     "variants": make_variants,
+    "short": make_short,
     "quick": make_quick,
     "proof": lambda document, *_: make_proof(document),
 }

@@ -71,9 +71,19 @@ def save_results(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def our_curves(module: str, column: str, folder: Path = REFERENCE) -> list[np.ndarray]:
-    """A column of the history of each kept run that has it, one array [rounds] for each seed."""
-    runs = load_seeds(module, folder)["runs"]
+def our_curves(
+    module: str, column: str, folder: Path = REFERENCE, short: bool = False
+) -> list[np.ndarray]:
+    """A column of the history of each kept run that has it, one array [rounds] for each seed.
+
+    Args:
+      module: whose runs.
+      column: of the history.
+      folder: where the results lie.
+      short: whether the runs that end early are given, too.
+    """
+    content = load_seeds(module, folder)
+    runs = content["runs"] + (content.get("short_runs", []) if short else [])
     return [np.array(run[column]) for run in runs if column in run]
 
 

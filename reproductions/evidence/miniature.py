@@ -13,7 +13,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class Difference(NamedTuple):
         return f"{self.rung}: {self.what} ({RUNGS[self.rung]})"
 
 
-def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple[str, Recording]]:
+def find(folder: Path, modules: Collection[str], precision: str) -> Iterator[tuple[str, Recording]]:
     """The miniatures below a folder that are asked for: (module, recording)."""
     for path in sorted(folder.glob("*/miniature-*.json")):
         recording = load(path)

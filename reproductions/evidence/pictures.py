@@ -96,7 +96,7 @@ def whole_runs(document: Document) -> Figure:
     ):
         for values, colour, side in (
             (kept.original_curves(document.number, recorded), "tab:orange", "original"),
-            (kept.our_curves(document.module, column), "tab:blue", "port"),
+            (kept.our_curves(document.module, column, short=True), "tab:blue", "port"),
         ):
             rounds = max(map(len, values))
             whole = np.stack([np.pad(v, (0, rounds - len(v)), constant_values=np.nan)

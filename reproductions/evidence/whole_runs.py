@@ -233,7 +233,7 @@ def compare(document: Document) -> list[Comparison]:
     """The final value and the mean of every curve of a document that both sides kept."""
     comparisons: list[Comparison] = []
     for recorded, column, label in document.curves:
-        ours = kept.our_curves(document.module, column)
+        ours = kept.our_curves(document.module, column, short=True)
         theirs = kept.original_curves(document.number, recorded)
         comparisons += of_curves(document.module, label, ours, theirs)
     return comparisons
@@ -244,8 +244,8 @@ def of_curves(
 ) -> list[Comparison]:
     """The final value and the mean of a curve.
 
-    Where some of the original's runs were stopped early, all its runs are compared up to there, and
-    the whole ones to the end.
+    Where some runs were stopped early, all runs are compared up to there, and the whole ones to the
+    end.
 
     Args:
       module: whose.
@@ -253,22 +253,22 @@ def of_curves(
       ours: for each seed [rounds].
       theirs: for each seed [rounds].
     """
-    if not len(ours) or not len(theirs):
-        return []
-    whole = min(len(curve) for curve in ours)
-    found = []
-    for rounds in sorted({min(len(curve), whole) for curve in theirs}, reverse=True):
+    whole = max(map(len, ours), default=0)
+    found: list[Comparison] = []
+    for rounds in sorted({min(len(curve), whole) for curve in (*ours, *theirs)}, reverse=True):
+        a = [curve[:rounds] for curve in ours if len(curve) >= rounds]
+        b = [curve[:rounds] for curve in theirs if len(curve) >= rounds]
+        if not a or not b:
+            continue
         final, mean = f"{label}, final", f"{label}, whole curve"
         if rounds < whole:
             document = DOCUMENTS[module]
             count = rounds * document.steps_per_row
             final = f"{label}, {document.round_name} {count}"
             mean = f"{label}, first {count} {document.round_name}s"
-        a = np.stack([curve[:rounds] for curve in ours])
-        b = np.stack([curve[:rounds] for curve in theirs if len(curve) >= rounds])
         found += [
-            Comparison(module, final, a[:, -1], b[:, -1]),
-            Comparison(module, mean, a.mean(1), b.mean(1)),
+            Comparison(module, final, np.stack(a)[:, -1], np.stack(b)[:, -1]),
+            Comparison(module, mean, np.stack(a).mean(1), np.stack(b).mean(1)),
         ]
     return found
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import BadInput
-from common.networks import Layer
 from common.runs import Record, read_record
 from reproductions import MODULES, rmsprop_vae, tfp_cvae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
+from reproductions.explorer.networks import Layer
 
 HERE = Path(__file__).parent
 SCRIPTS = (

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import BadInput
-from common.networks import Layer, Network, apply, sigmoid
 from common.runs import read_finished, read_record
+from reproductions.explorer.networks import Layer, Network, apply, sigmoid
 
 THRESHOLD = 128  # of elbo_cvae's binarised pixels
 TRIL_SHIFT = 1e-5  # what TFP adds to the diagonal of a triangular scale

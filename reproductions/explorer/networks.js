@@ -1,4 +1,4 @@
-// The networks' arithmetic: what common/networks.py computes, on one image or code at a time.
+// The networks' arithmetic: what networks.py computes, on one image or code at a time.
 const ACTIVATIONS = {linear: (x) => x, relu: (x) => (x > 0 ? x : 0), tanh: Math.tanh,
   leaky_relu: (x) => (x > 0 ? x : 0.2 * x)};
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
