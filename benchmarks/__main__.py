@@ -55,20 +55,25 @@ class Side:
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
         self.times: list[float] = []  # seconds per step, one for each round
+        # A pipe that nobody reads would fill up, and the process would wait for ever.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             env=os.environ if name.startswith("ours") else os.environ | KEEP_MEMORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
         self.said: dict[str, Any] = {}
         self.steps = 1
 
     def wait_until_ready(self) -> None:
-        """Reads its first line, and finds out how many steps fill a turn."""
+        """Reads its first line."""
         self.said = json.loads(self._answer())
+
+    def fill_a_turn(self) -> None:
+        """Finds out how many steps fill a turn."""
         block = self.said.get("block", 1)
         seconds = self._turn(block) / block
         self.steps = max(1, round(SECONDS / (seconds * block))) * block
@@ -90,7 +95,9 @@ class Side:
         assert self._process.stdout is not None  # it is a pipe
         line = self._process.stdout.readline()
         if not line:
-            errors = self._process.communicate()[1].strip().splitlines()
+            self._process.wait()
+            self._errors.seek(0)
+            errors = self._errors.read().strip().splitlines()
             raise SystemExit(f"{self.name} failed: {errors[-1] if errors else 'no message'}")
         return line
 
@@ -103,6 +110,7 @@ class Side:
         """Ends the process."""
         self._process.kill()
         self._process.communicate()
+        self._errors.close()
 
 
 def main() -> None:
@@ -176,6 +184,8 @@ def measure(module: str, options: argparse.Namespace) -> tuple[dict[str, Side], 
             for side in sides.values():
                 side.wait_until_ready()
             check(module, sides)
+            for side in sides.values():  # now that all are quiet
+                side.fill_a_turn()
             for _ in range(options.rounds):
                 for side in sides.values():
                     side.take_turn()

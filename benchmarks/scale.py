@@ -29,7 +29,7 @@ from benchmarks.__main__ import machine
 from common import plotting
 from common.files import write_atomically
 from reproductions import program
-from reproductions.evidence import speed
+from reproductions.evidence import pictures, speed
 
 FACTORS = (0.25, 1.0, 4.0, 16.0)  # times the document's setting
 WIDTH = {
@@ -54,7 +54,7 @@ def main() -> None:
     if options.picture:
         kept = speed.load("scale")
         note = f"{kept['processor']}, {kept['threads']} threads, {kept['date']}"
-        write_atomically(options.picture, plotting.to_png(speed.scale_picture(), note))
+        write_atomically(options.picture, plotting.to_png(pictures.scale(), note))
         return
     content: dict[str, Any] = {**machine(), "points": []}
     for module in options.modules:

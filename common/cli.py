@@ -8,7 +8,7 @@ import difflib
 import signal
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -170,6 +170,21 @@ def bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
         return value
 
     return parse_number
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """The `type` of an argument that is one of some names, for `add_argument`.
+
+    Unlike `choices` it lets `nargs="*"` be empty, and does not list the names in --help.
+    """
+    known = list(names)
+
+    def parse_name(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+        return text
+
+    return parse_name
 
 
 def _folder(text: str) -> Path:

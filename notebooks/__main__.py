@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.cli import one_of
 from common.files import write_atomically
 from reproductions import MODULES
 
@@ -98,7 +99,9 @@ def execute(content: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Makes the notebooks of the modules that are named, or of all."""
     parser = argparse.ArgumentParser(prog="python -m notebooks", description=main.__doc__)
-    parser.add_argument("modules", nargs="*", metavar="module", help="default: all six")
+    parser.add_argument(
+        "modules", nargs="*", type=one_of(MODULES), metavar="module", help="default: all six"
+    )
     parser.add_argument("--execute", action="store_true", help="run the code, keep its outputs")
     options = parser.parse_args()
     for module in options.modules or MODULES:

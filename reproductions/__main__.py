@@ -41,19 +41,11 @@ def _list(argv: Sequence[str]) -> None:
         title = SPECS[port.dataset].title
         print(
             f"  python -m reproductions.{module:12} {document.name:7} {title:14}"
-            f" {_time(module):>9}  {port.summary}"
+            f" {kept.duration(module):>9}  {port.summary}"
         )
     print("\nWith --quick: a short run. With --help: the settings.\n")
     for command, does in COMMANDS.items():
         print(f"  python -m reproductions.{command:12} {does}")
-
-
-def _time(module: str) -> str:
-    """How long the kept run took, in words; "" where there is none."""
-    seconds = sum(kept.load_record(module).get("seconds", {}).values())
-    if not seconds:
-        return ""
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _hint(arguments: Sequence[str]) -> str:

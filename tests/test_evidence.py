@@ -255,7 +255,7 @@ def _interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 def test_power_is_how_often_equal_distributions_are_shown_equivalent() -> None:
     pairs = np.random.default_rng(4).normal(100, 0.9, [400, 2, 8])
     compared = [comparison(a, b) for a, b in pairs]
-    powers = [c.power() or 0.0 for c in compared]
+    powers = [c.power or 0.0 for c in compared]
     assert np.mean([c.equivalent is True for c in compared]) == pytest.approx(
         np.mean(powers), abs=0.05
     )

@@ -37,18 +37,6 @@ def test_numbers_keep_the_digits_of_a_float32(runner: Any) -> None:
     assert runner.rounded([np.float32(3182.6690673), [1 / 3]]) == [3182.669, [0.3333333]]
 
 
-def test_the_reader_gets_the_images_and_labels_as_they_are(
-    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes = {"x_train": ("images", (3, 2, 4)), "y_train": ("labels", (3,))}
-    monkeypatch.setattr(runner.record, "IDX", shapes)
-    data = {key: np.arange(np.prod(s), dtype=np.uint8).reshape(s) for key, (_, s) in shapes.items()}
-    runner.write_idx_files(data, tmp_path / "idx")
-    for key, (name, shape) in shapes.items():
-        read = runner.record._read_idx(tmp_path / "idx", name, shape)
-        np.testing.assert_array_equal(read, data[key])
-
-
 def test_printed_lines_are_seen_whole_and_passed_on(runner: Any) -> None:
     seen: list[str] = []
     onwards = io.StringIO()
@@ -92,14 +80,15 @@ def test_a_stopped_command_goes_on_where_it_was(
     output.write_text(json.dumps({"document": "003", "runs": [{"seed": 2, "kept": True}]}))
     made: list[int] = []
 
-    def run(job: Any) -> dict[str, Any]:
+    def run(job: Any, function: object) -> dict[str, Any]:
+        assert function is runner.run
         if len(made) == 2:
             raise KeyboardInterrupt
         assert job.program == PROGRAM
         made.append(job.seed)
         return {"seed": job.seed}
 
-    monkeypatch.setattr(runner, "in_its_own_process", run)
+    monkeypatch.setattr(runner.record, "in_its_own_process", run)
     arguments = [str(program), "--document=003", f"--data={tmp_path}", f"--output={output}"]
     with pytest.raises(KeyboardInterrupt):
         runner.main([*arguments, "--seeds=1-4"])

@@ -169,7 +169,7 @@ def test_reconstructions_stand_below_their_originals() -> None:
         row, column = divmod(n, 10)
         np.testing.assert_array_equal(drawn[2 * row, column], originals[n])
         np.testing.assert_array_equal(drawn[2 * row + 1, column], decoded[n])
-    assert [text for _, text in ticks(axes, "y")] == ["original", "reconstruction"] * 3
+    assert [text for _, text in ticks(axes, "y")] == ["test image", "reconstruction"] * 3
     assert titles(figure) == ["A title"]
 
 

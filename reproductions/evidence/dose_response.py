@@ -10,7 +10,6 @@ where it was.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from common import datasets, lockstep
 from common.chance import Seeded
+from common.cli import OneLineParser, bounded, one_of, run_command
 from common.lazy import tf
 from common.training import Trainer
 from reproductions import GOLDEN, program
@@ -35,15 +35,12 @@ from reproductions.evidence.mistakes import (
     planted,
     reduced,
 )
-from reproductions.evidence.whole_runs import MARGINS, Comparison, signed
+from reproductions.evidence.whole_runs import Comparison, signed
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from common.datasets import Dataset
 
-RESULTS = kept.REFERENCE / "dose-response.json"
+RESULTS = "dose-response.json"  # module -> mistake -> {"found_at", "runs": {seed: curve}}
 MISTAKES = (
     learning_rate("rmsprop_vae", 1.03),
     learning_rate("rmsprop_vae", 1.1),
@@ -103,9 +100,9 @@ def found_at(module: str, data: Dataset) -> dict[str, Any]:
     return steps
 
 
-def make(modules: Sequence[str], seeds: int, path: Path = RESULTS) -> None:
+def make(modules: Sequence[str], seeds: int) -> None:
     """Makes what the file does not have yet: all mistakes with seed 0, then with seed 1, ..."""
-    content = load(path)
+    content = kept.load_results(RESULTS)
     for seed in range(seeds):
         for mistake in (m for m in MISTAKES if m.module in modules):
             entry = content.setdefault(mistake.module, {}).setdefault(
@@ -118,13 +115,8 @@ def make(modules: Sequence[str], seeds: int, path: Path = RESULTS) -> None:
                 if str(seed) not in entry["runs"]:
                     entry["runs"][str(seed)] = whole_run(mistake.module, data, seed)
             tf.keras.backend.clear_session()
-            kept.save_results(path, content)
+            kept.write(RESULTS, content)
             print(seed, mistake.module, mistake.what, entry["runs"][str(seed)][-1:], flush=True)
-
-
-def load(path: Path = RESULTS) -> dict[str, Any]:
-    """The results: module -> mistake -> {"found_at": {precision: step}, "runs": {seed: curve}}."""
-    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------
@@ -147,6 +139,13 @@ class Row(NamedTuple):
         if self.stopped or False in equivalent:
             return "rejected"
         return "accepted" if all(equivalent) else "not rejected"
+
+    def step(self, precision: str) -> str:
+        """At which step the lockstep rejects it, in words."""
+        if self.found_at is None:
+            return "–"
+        step = self.found_at[precision]
+        return "not found" if step is None else str(step)
 
     @property
     def p(self) -> float | None:
@@ -189,13 +188,11 @@ def _row(
     return Row(module, what, final, curve, stopped, found_at)
 
 
-def table(results: dict[str, Any] | None = None) -> list[list[str]]:
+def table(results: dict[str, Any]) -> list[list[str]]:
     """The rows as text."""
     lines = []
-    for row in rows(load() if results is None else results):
-        steps = ["–", "–"]
-        if row.found_at is not None:
-            steps = [_step(row.found_at[precision]) for precision in lockstep.FLOOR]
+    for row in rows(results):
+        steps = [row.step(precision) for precision in lockstep.FLOOR]
         p = "–" if row.p is None else "< 0.01" if row.p < 0.01 else f"{row.p:.2f}"
         spreads = row.final.in_spreads
         in_spreads = "–" if spreads is None else signed(spreads, 1)
@@ -207,11 +204,6 @@ def table(results: dict[str, Any] | None = None) -> list[list[str]]:
     return lines
 
 
-def _step(step: int | None) -> str:
-    """The step of a rejection, or that there was none."""
-    return "not found" if step is None else str(step)
-
-
 def _with_interval(comparison: Comparison) -> str:
     """+1.23 (+1.00 … +1.46), in per cent; for one run the difference alone."""
     difference = signed(100 * comparison.difference, 2)
@@ -221,71 +213,34 @@ def _with_interval(comparison: Comparison) -> str:
     return f"{difference} ({low} … {high})"
 
 
-def picture(found: Sequence[Row]) -> Figure:
-    """Each row's difference of the final loss, with what it is held against, and the steps."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 0.33 * len(found) + 1.9), layout="constrained")
-    axes = figure.subplots()
-    margin = 100 * MARGINS[0]
-    axes.axvspan(-margin, margin, color="tab:green", alpha=0.12, lw=0)
-    for y, row in enumerate(found):
-        colour = "tab:red" if row.verdict == "rejected" else "tab:green"
-        axes.plot(100 * row.final.difference, y, "o", color=colour, ms=5)
-        if row.final.single is not None:  # of one run: where the original's next run would lie
-            _, low, high = np.array(row.final.single) / row.final.theirs.mean() - 1
-            axes.plot([100 * low, 100 * high], [y, y], color="grey", lw=1)
-        elif row.final.interval is not None:
-            low, high = row.final.interval
-            axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=3, solid_capstyle="butt")
-        if row.found_at is not None:
-            for x, precision in STEPS_AT:
-                _beside(axes, x, y, _step(row.found_at[precision]))
-    for x, precision in STEPS_AT:
-        _beside(axes, x, -1, precision)
-    _beside(axes, 1.17, -2, "lockstep rejects\nat step")
-    axes.set_xscale("symlog", linthresh=2 * margin)
-    ticks = [-100, -10, -2, 0, 2, 10, 100]
-    axes.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_yticks(range(len(found)), [f"{row.module}: {row.what}" for row in found])
-    axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.grid(axis="x", alpha=0.3)
-    label = "final loss against the original's, with its 90 % interval\n"
-    label += "shaded: the margin; red: whole runs reject it"
-    if any(row.final.single for row in found):
-        label += "\nthin line: of one run, where the original's next run would lie"
-    axes.set_xlabel(label)
-    return figure
-
-
-STEPS_AT = ((1.1, "float32"), (1.24, "float64"))  # in widths of the plot
-
-
-def _beside(axes: Axes, x: float, y: float, text: str) -> None:
-    """Writes to the right of the plot."""
-    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m reproductions.evidence.dose_response")
-    parser.add_argument("modules", nargs="*", help="whose mistakes to train; none: only the table")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--picture", type=Path, help="where to draw the results")
+    return run_command("dose_response", lambda: _dose_response(argv))
+
+
+def _dose_response(argv: Sequence[str] | None) -> None:
+    parser = OneLineParser(
+        prog="python -m reproductions.evidence.dose_response",
+        description="Trains wrong variants of modules whole, and compares them with the originals.",
+    )
+    parser.add_argument(
+        "modules", nargs="*", type=one_of(dict.fromkeys(m.module for m in MISTAKES)),
+        metavar="module", help="whose mistakes to train; none: only the table",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=bounded(int, 1, 1000), default=10, metavar="N",
+        help="how many runs of each variant to make (default: 10)",
+    )  # fmt: skip
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG to draw")
     options = parser.parse_args(argv)
-    for module in options.modules:
-        if module not in {mistake.module for mistake in MISTAKES}:
-            parser.error(f"no mistakes are known for {module!r}")
-    make(options.modules, options.seeds, options.results)
-    results = load(options.results)
+    make(options.modules, options.seeds)
+    results = kept.load_results(RESULTS)
     for line in table(results):
         print(" | ".join(line))
     if options.picture:
-        picture(rows(results)).savefig(options.picture, dpi=120, bbox_inches="tight")
-    return 0
+        from reproductions.evidence import pictures
+
+        pictures.save(pictures.mistakes(rows(results)), options.picture)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from common.cli import OneLineParser, bounded, run_command
+from common.cli import OneLineParser, bounded, one_of, run_command
 from common.errors import VerificationFailed
 from common.files import write_atomically
 from common.runs import read_csv
@@ -58,8 +58,9 @@ def _full_runs(argv: Sequence[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "modules", nargs="*", metavar="module", help="which modules to run (default: all)"
-    )
+        "modules", nargs="*", type=one_of(MODULES), metavar="module",
+        help="which modules to run (default: all)",
+    )  # fmt: skip
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR",
         help=f"where the whole runs lie; what is there is not made again (default: {RUNS})",
@@ -77,9 +78,6 @@ def _full_runs(argv: Sequence[str]) -> None:
         "--renew", action="store_true", help="check that a change of code left the results alone"
     )
     options = parser.parse_args(argv)
-    for module in options.modules:
-        if module not in MODULES:
-            parser.error(f"no module {module!r}: choose from {', '.join(MODULES)}")
     for module in options.modules or MODULES:
         if options.renew:
             renew(DOCUMENTS[module])
@@ -115,7 +113,7 @@ def make_seeds(document: Document, runs: Path, processes: int) -> None:
         if seed == 0:
             content |= _first_run(module, folder)
     content["runs"] = [made[seed] for seed in range(document.seeds)]
-    kept.write(module, "seeds.json", content)
+    kept.write(f"{module}/seeds.json", content)
 
 
 def _first_run(module: str, folder: Path) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def make_quick(document: Document, runs: Path, processes: int) -> None:
     for seed, folder in enumerate(completed_runs(module, jobs, processes)):
         last = read_csv((folder / "history.csv").read_text())[-1]
         rows.append({"seed": seed, **{c: last[c] for c in COLUMNS if c in last}})
-    kept.write(module, "seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
+    kept.write(f"{module}/seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
 
 
 def make_short(document: Document, runs: Path, processes: int) -> None:
@@ -154,7 +152,7 @@ def make_short(document: Document, runs: Path, processes: int) -> None:
     }
     folders = completed_runs(module, jobs, processes)
     rows = [{"seed": n, **curves(folder)} for n, folder in zip(seeds, folders, strict=True)]
-    kept.write(module, "seeds.json", kept.load_seeds(module) | {"short_runs": rows})
+    kept.write(f"{module}/seeds.json", kept.load_seeds(module) | {"short_runs": rows})
 
 
 def make_variants(document: Document, runs: Path, processes: int) -> None:
@@ -226,7 +224,8 @@ def renew(document: Document) -> None:
     if changed is not None:
         raise VerificationFailed(f"{module}: {changed}: make the runs again")
     make_proof(document)
-    kept.write(module, "seeds.json", content | {"probe": now, "source_sha256": port.source_digest})
+    content |= {"probe": now, "source_sha256": port.source_digest}
+    kept.write(f"{module}/seeds.json", content)
     print(f"{module}: the same computation (first losses within {difference:.1e}), renewed")
 
 
@@ -269,7 +268,7 @@ def make_proof(document: Document) -> None:
         "entries": entries,
         "ten_times_epsilon": planted,  # relative difference of each float64 step
     }
-    kept.write(module, "lockstep.json", content)
+    kept.write(f"{module}/lockstep.json", content)
     note = f"{module}: TensorFlow {document.tensorflow} and this project"
     picture = plotting.to_png(pictures.whole_runs(document), note)
     write_atomically(kept.REFERENCE / module / "wholeruns.png", picture)

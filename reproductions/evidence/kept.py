@@ -7,6 +7,7 @@ package has no results of its own: it reads those of the working folder, which i
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ def has_seeds(module: str, folder: Path = REFERENCE) -> bool:
     return (folder / module / "seeds.json").exists()
 
 
-def load_record(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
+def load_record(module: str) -> dict[str, Any]:
     """The run.json of the kept run with seed 0; an empty dictionary if there is none."""
-    path = folder / module / "run.json"
+    path = REFERENCE / module / "run.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -54,21 +55,30 @@ def load_lockstep(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
     return json.loads((folder / module / "lockstep.json").read_text(encoding="utf-8"))
 
 
-def write(module: str, name: str, content: dict[str, Any], folder: Path = REFERENCE) -> None:
-    """Writes a JSON file of a module's kept results; a list of numbers takes one line."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    one_line = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-    write_atomically(folder / module / name, one_line)
-
-
-def load_results(path: Path) -> dict[str, Any]:
+def load_results(name: str) -> dict[str, Any]:
     """What an experiment of the evidence has left so far; nothing before its first result."""
+    path = REFERENCE / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def save_results(path: Path, content: dict[str, Any]) -> None:
-    """Writes the results of an experiment, so that it can be stopped and goes on from there."""
-    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def write(name: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file of the kept results; a list of numbers takes one line.
+
+    Args:
+      name: of the file, such as "mlp_vae/seeds.json".
+      content: of the file.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    one_line = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    write_atomically(REFERENCE / name, one_line)
+
+
+def duration(module: str) -> str:
+    """How long the kept run with seed 0 took, in words; "" where there is none."""
+    seconds = sum(load_record(module).get("seconds", {}).values())
+    if not seconds:
+        return ""
+    return f"{math.ceil(seconds / 60)} min" if seconds >= 60 else f"{math.ceil(seconds)} s"
 
 
 def our_curves(

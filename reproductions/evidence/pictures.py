@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from common import lockstep
+from common import lockstep, plotting
+from common.files import write_atomically
 from reproductions import GOLDEN
-from reproductions.evidence import kept
+from reproductions.evidence import kept, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
-from reproductions.evidence.whole_runs import in_history
+from reproductions.evidence.dose_response import Row
+from reproductions.evidence.whole_runs import MARGINS, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"
+STEPS_AT = ((1.1, "float32"), (1.22, "float64"))  # in widths of the plot
 LOWEST, HIGHEST = 1e-17, 1.0  # relative differences; equal losses are drawn at the lower edge
 
 
-def proof(*documents: Document) -> Figure:
+def proof() -> Figure:
     """The largest relative difference of the loss up to every step, on a log scale.
 
-    One panel a document, by default all that are recorded, and one that explains the lines. Shaded
-    is what the rule of `common/lockstep.py` allows.
+    One panel a recorded document, and one that explains the lines. Shaded is what the rule of
+    `common/lockstep.py` allows.
     """
-    documents = documents or RECORDED
-    columns = min(3, len(documents) + 1)
-    rows = -(-(len(documents) + 1) // columns)
+    columns = 3
+    rows = -(-(len(RECORDED) + 1) // columns)
     figure = Figure(figsize=(4.3 * columns, 3.3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for document, axes in zip(documents, panels, strict=False):
+    for document, axes in zip(RECORDED, panels, strict=False):
         _steps(axes, document)
     for axes in panels[::columns]:
         axes.set_ylabel("relative difference of the loss,\nlargest so far")
-    for axes in panels[len(documents) :]:
+    for axes in panels[len(RECORDED) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    panels[len(documents)].legend(handles, labels, loc="center left", frameon=False, fontsize=9)
+    panels[len(RECORDED)].legend(handles, labels, loc="center left", frameon=False, fontsize=9)
     return figure
 
 
@@ -88,7 +93,10 @@ def _largest_so_far(difference: Sequence[float]) -> np.ndarray:
 
 
 def whole_runs(document: Document) -> Figure:
-    """Both sides' curves as bands from the lowest to the highest seed, with the printed numbers."""
+    """Both sides' curves as bands from the lowest to the highest seed, with the printed numbers.
+
+    Those are of single batches, or of single epochs, so the same of our seeds is shaded, too.
+    """
     curves = document.curves
     figure = Figure(figsize=(6.4 * len(curves), 4.4), layout="constrained")
     for axes, (recorded, column, label) in zip(
@@ -98,20 +106,156 @@ def whole_runs(document: Document) -> Figure:
             (kept.original_curves(document.number, recorded), "tab:orange", "original"),
             (kept.our_curves(document.module, column, short=True), "tab:blue", "port"),
         ):
-            rounds = max(map(len, values))
-            whole = np.stack([np.pad(v, (0, rounds - len(v)), constant_values=np.nan)
-                              for v in values])  # fmt: skip
-            x = document.steps_per_row * np.arange(1, rounds + 1)
-            axes.fill_between(
-                x, np.nanmin(whole, 0), np.nanmax(whole, 0), color=colour, alpha=0.3, lw=0
-            )
             seeds = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
-            axes.plot(x, np.nanmean(whole, 0), color=colour, label=f"{side}, {seeds}")
+            x, mean = _band(axes, document, values, color=colour, alpha=0.3)
+            axes.plot(x, mean, color=colour, label=f"{side}, {seeds}: mean, lowest to highest")
         if document.printed and axes is figure.axes[0]:
             at, printed = zip(*in_history(document), strict=True)
             axes.plot(at, printed, "kx", ms=5, label=document.printed.source)
+            if document.printed.column != column:
+                values = kept.our_curves(document.module, document.printed.column)
+                _band(
+                    axes,
+                    document,
+                    values,
+                    color="grey",
+                    alpha=0.2,
+                    label="the same of the port's seeds",
+                )
         axes.set(title=label, xlabel=document.round_name, ylabel=document.unit)
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(f"{document.module}: whole runs of the original and of the port")
     return figure
+
+
+def _band(
+    axes: Axes, document: Document, values: Sequence[np.ndarray], **style: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shades from the lowest to the highest curve; gives what counts their rounds, and their mean.
+
+    Where some curves end early, the others go on alone.
+    """
+    rounds = max(map(len, values))
+    curves = np.full([len(values), rounds], np.nan)
+    for row, value in zip(curves, values, strict=True):
+        row[: len(value)] = value
+    x = document.steps_per_row * np.arange(1, rounds + 1)
+    axes.fill_between(x, np.nanmin(curves, 0), np.nanmax(curves, 0), lw=0, **style)
+    return x, np.nanmean(curves, 0)
+
+
+def mistakes(found: Sequence[Row]) -> Figure:
+    """Each row's difference of the final loss, with what it is held against, and the steps."""
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 0.97, 1))  # room for what stands beside the plot
+    figure = Figure(figsize=(9.5, 0.33 * len(found) + 2.3), layout=layout)
+    axes = figure.subplots()
+    modules = list(dict.fromkeys(row.module for row in found))
+    margin = 100 * MARGINS[0]
+    axes.axvspan(-margin, margin, color="tab:green", alpha=0.12, lw=0)
+    for y, row in enumerate(found):
+        colour = "tab:red" if row.verdict == "rejected" else "tab:green"
+        axes.plot(min(100 * row.final.difference, 100), y, "o", color=colour, ms=5)
+        if row.final.difference > 1:
+            axes.text(
+                80, y, f"+{100 * row.final.difference:,.0f} %", ha="right", va="center", size=8
+            )
+        if row.final.single is not None:  # of one run: where the original's next run would lie
+            _, low, high = np.array(row.final.single) / row.final.theirs.mean() - 1
+            axes.plot([100 * low, 100 * high], [y, y], color="grey", lw=1)
+        elif row.final.interval is not None and row.final.difference <= 1:
+            low, high = row.final.interval
+            axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=3, solid_capstyle="butt")
+        for x, precision in STEPS_AT:
+            _beside(axes, x, y, row.step(precision))
+    for x, precision in STEPS_AT:
+        _beside(axes, x, -1, precision)
+    _beside(axes, 1.16, -2, "lockstep rejects\nat step")
+    axes.set_xscale("symlog", linthresh=2 * margin)
+    ticks = [-100, -10, -2, 0, 2, 10, 100]
+    axes.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+    names = [row.what if len(modules) == 1 else f"{row.module}: {row.what}" for row in found]
+    axes.set_yticks(range(len(found)), names)
+    axes.set_title(f"{', '.join(modules)} with one mistake each: whole runs and lockstep", pad=34)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    label = "final loss against the original's, with its 90 % interval"
+    label += f" (linear to ±{2 * margin:.0f} %, then logarithmic)\n"
+    label += "shaded: the margin; red: whole runs reject it"
+    if any(row.final.single for row in found):
+        label += "\nthin line: of one run, where the original's next run would lie"
+    axes.set_xlabel(label)
+    return figure
+
+
+def _beside(axes: Axes, x: float, y: float, text: str) -> None:
+    """Writes to the right of the plot."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="center", va="center")
+
+
+def smallest_mistakes(found: dict[str, Any]) -> Figure:
+    """The smallest mistake that each precision finds.
+
+    Args:
+      found: module -> precision -> kind of mistake -> {"k", "step"}, see `sharpness`.
+    """
+    rows = [(module, kind) for module in found for kind in sharpness.GRADED]
+    figure = Figure(figsize=(8, 0.3 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for precision, colour in zip(lockstep.FLOOR, ("tab:orange", "tab:blue"), strict=True):
+        entries = [found[module][precision][kind] for module, kind in rows]
+        seen = [(10.0 ** -e["k"], y) for y, e in enumerate(entries) if e["step"] is not None]
+        axes.plot(*zip(*seen, strict=True), "o", color=colour, label=precision)
+        unseen = [y for y, e in enumerate(entries) if e["step"] is None]
+        if unseen:
+            axes.plot(
+                [1.0] * len(unseen), unseen, "o", color=colour, mfc="none",
+                label=f"{precision}: none up to 0.1",
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlim(2, 0.5 * 10.0**-sharpness.FINEST)
+    axes.set_yticks(range(len(rows)), [f"{module}: {kind}" for module, kind in rows])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("smallest relative mistake that the lockstep rejects (smaller to the right)")
+    axes.set_title("How small a mistake the lockstep finds")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def scale() -> Figure:
+    """Time and memory of a step against each axis, for each module; all axes are logarithmic."""
+    points = speed.load("scale")["points"]
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    panels = figure.subplots(2, len(speed.AXES), sharex=True, sharey="row")
+    ticks = sorted({point["factor"] for point in points})
+    for column, (axis, label) in enumerate(speed.AXES.items()):
+        for axes, key, unit in zip(
+            panels[:, column], ("seconds", "peak_mib"), (1e3, 1 / 1024), strict=True
+        ):
+            for module in dict.fromkeys(point["module"] for point in points):
+                line = [p for p in points if (p["module"], p["axis"]) == (module, axis)]
+                if line:
+                    x, y = [p["factor"] for p in line], [p[key] * unit for p in line]
+                    axes.plot(x, y, "o-", ms=4, label=module)
+                else:  # so that every module keeps its colour
+                    axes.plot([], [])
+            axes.set(xscale="log", yscale="log")
+            axes.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
+            if key == "peak_mib":
+                axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+        panels[0, column].set_title(label)
+        panels[1, column].set_xlabel("times the document's")
+    panels[0, 0].set_ylabel("a step of the loop, ms")
+    panels[1, 0].set_ylabel("peak memory of the process, GiB")
+    panels[0, 0].legend()
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture of the documentation, whole or not at all."""
+    write_atomically(path, plotting.to_png(figure, f"from artifacts/reference/{path.stem}.json"))

@@ -11,14 +11,14 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common import datasets, lockstep
+from common.cli import OneLineParser, run_command
 from reproductions import GOLDEN, program
 from reproductions.evidence import kept
 from reproductions.evidence.controls import CONTROLS
@@ -26,7 +26,7 @@ from reproductions.evidence.documents import DOCUMENTS, RECORDED
 from reproductions.evidence.lockstep import series, verify
 from reproductions.evidence.mistakes import Mistake, planted
 
-RESULTS = kept.REFERENCE / "rules.json"
+RESULTS = "rules.json"  # module -> mistake -> precision -> {"difference", "problems"}
 STEPS = 20
 RIGHT = "the right module"
 
@@ -45,11 +45,13 @@ def _forward_only(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def _ten_then_the_rest(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Two tolerances for the first ten steps, and 5 % for those that follow."""
     first = np.allclose(ours[:10], theirs[:10], rtol=1e-7, atol=1e-5)
     return bool(first and np.allclose(ours[10:], theirs[10:], rtol=0.05, atol=0))
 
 
 def _two_rounds(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """An absolute tolerance for the losses of two steps."""
     return bool(np.abs(ours[:2] - theirs[:2]).max() <= 1e-6)
 
 
@@ -80,9 +82,9 @@ def followed(module: str, precision: str, mistake: Mistake | None) -> dict[str, 
     return {"difference": series(verdict), "problems": list(verdict.problems)}
 
 
-def make(path: Path = RESULTS) -> None:
+def make() -> None:
     """Makes what the file does not have yet."""
-    content = load(path)
+    content = kept.load_results(RESULTS)
     wanted = [(d.module, RIGHT, None) for d in RECORDED]
     mistakes = [(c.mistake.module, c.mistake.what, c.mistake) for c in CONTROLS]
     for module, what, mistake in [*wanted, *mistakes]:
@@ -90,13 +92,8 @@ def make(path: Path = RESULTS) -> None:
         for precision in lockstep.FLOOR:
             if precision not in entry:
                 entry[precision] = followed(module, precision, mistake)
-                kept.save_results(path, content)
+                kept.write(RESULTS, content)
                 print(module, what, precision, entry[precision]["problems"][:1], flush=True)
-
-
-def load(path: Path = RESULTS) -> dict[str, Any]:
-    """The results: module -> mistake -> precision -> relative differences and problems."""
-    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------
@@ -113,12 +110,11 @@ def finds(rule: Rule, module: str, entry: dict[str, Any]) -> bool:
     return not rule.equal(theirs * (1 + np.array(found["difference"])), theirs)
 
 
-def table(results: dict[str, Any] | None = None) -> list[list[str]]:
+def table(results: dict[str, Any]) -> list[list[str]]:
     """A row for each rule: the right modules that it accepts, and the mistakes that it finds.
 
     What it finds in a module whose right version it refuses says nothing, and is counted apart.
     """
-    results = load() if results is None else results
     rows = []
     for rule in RULES:
         refused = [m for m, entries in results.items() if finds(rule, m, entries[RIGHT])]
@@ -136,12 +132,19 @@ def table(results: dict[str, Any] | None = None) -> list[list[str]]:
     return rows
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    return run_command("rules", lambda: _rules(argv))
+
+
+def _rules(argv: Sequence[str] | None) -> None:
+    OneLineParser(
+        prog="python -m reproductions.evidence.rules",
+        description="Asks other guides' rules what they see of this project's mistakes.",
+    ).parse_args(argv)
     make()
-    for row in table():
+    for row in table(kept.load_results(RESULTS)):
         print(" | ".join(row))
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ where it was.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import multiprocessing
@@ -21,10 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 from common import datasets, lockstep
+from common.cli import OneLineParser, one_of, run_command
 from common.lazy import tf
 from common.training import Losses
 from reproductions import GOLDEN, program
@@ -40,10 +40,8 @@ from reproductions.evidence.mistakes import (
     reduced,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-RESULTS = kept.REFERENCE / "sharpness.json"
+RESULTS = "sharpness.json"  # part -> module -> precision -> kind -> what was found
+SMALLEST_FOUND, HARMLESS_CHANGES = "smallest mistake found", "harmless changes"  # the parts
 STEPS = {  # that are compared, fewer where they cost more
     "mlp_vae": 100,
     "rmsprop_vae": 100,
@@ -51,7 +49,7 @@ STEPS = {  # that are compared, fewer where they cost more
     "elbo_cvae": 40,
     "tfp_cvae": 20,
 }
-SMALLEST = 15  # the largest k that is tried: in double precision 1 + 1e-16 is 1
+FINEST = 15  # the largest k that is tried: in double precision 1 + 1e-16 is 1
 GRADED: dict[str, Callable[[str, float], Mistake]] = {
     "learning rate": learning_rate,
     "weight of the KL": kl_weight,
@@ -82,7 +80,7 @@ def smallest_found(module: str, precision: str, kind: str) -> dict[str, int | No
     Twice the size is never harder to find, so the k is searched by halving.
     """
     found = {"k": 0, "step": None}
-    low, high = 0, SMALLEST + 1
+    low, high = 0, FINEST + 1
     while high - low > 1:
         k = (low + high) // 2
         with planted(GRADED[kind](module, 1 + 10.0**-k)), eager():
@@ -179,14 +177,14 @@ def harmless(module: str, precision: str, change: str) -> int | None:
 # --- The results ----------------------------------------------------------------------------------
 
 
-def make(modules: Sequence[str], path: Path = RESULTS) -> None:
+def make(modules: Sequence[str]) -> None:
     """Makes what the file does not have yet."""
-    content = load(path)
+    content = kept.load_results(RESULTS)
     for module in modules:
         for precision in lockstep.FLOOR:
             for part, kinds, measure in (
-                ("smallest mistake found", GRADED, smallest_found),
-                ("harmless changes", [*HARMLESS, *ENVIRONMENTS], harmless),
+                (SMALLEST_FOUND, GRADED, smallest_found),
+                (HARMLESS_CHANGES, [*HARMLESS, *ENVIRONMENTS], harmless),
             ):
                 entries = content.setdefault(part, {}).setdefault(module, {})
                 entries = entries.setdefault(precision, {})
@@ -194,21 +192,16 @@ def make(modules: Sequence[str], path: Path = RESULTS) -> None:
                     if kind in entries or (module, kind) in IMPOSSIBLE:
                         continue
                     entries[kind] = measure(module, precision, kind)
-                    kept.save_results(path, content)
+                    kept.write(RESULTS, content)
                     print(module, precision, kind, entries[kind], flush=True)
-
-
-def load(path: Path = RESULTS) -> dict[str, Any]:
-    """The results: part -> module -> precision -> kind -> what was found."""
-    return kept.load_results(path)
 
 
 # --- What they say --------------------------------------------------------------------------------
 
 
-def mistakes_table(results: dict[str, Any] | None = None) -> list[list[str]]:
+def mistakes_table(results: dict[str, Any]) -> list[list[str]]:
     """A row for each module and kind of mistake: the smallest that is found, and at which step."""
-    found = (load() if results is None else results)["smallest mistake found"]
+    found = results[SMALLEST_FOUND]
     return [
         [f"`{module}`", kind, *(_smallest(found[module][p][kind]) for p in lockstep.FLOOR)]
         for module in found
@@ -223,9 +216,9 @@ def _smallest(entry: dict[str, int | None]) -> str:
     return f"1e-{entry['k']:02d} at step {entry['step']}"
 
 
-def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
+def harmless_table(results: dict[str, Any]) -> list[list[str]]:
     """A row for each harmless change: the modules that it passes in, for each precision."""
-    found = (load() if results is None else results)["harmless changes"]
+    found = results[HARMLESS_CHANGES]
     rows = []
     for change in [*HARMLESS, *ENVIRONMENTS]:
         cells = []
@@ -238,44 +231,31 @@ def harmless_table(results: dict[str, Any] | None = None) -> list[list[str]]:
     return rows
 
 
-def picture(results: dict[str, Any]) -> Figure:
-    """The smallest mistake that each precision finds, for each module and kind of mistake."""
-    from matplotlib.figure import Figure
-
-    found = results["smallest mistake found"]
-    rows = [(module, kind) for module in found for kind in GRADED]
-    figure = Figure(figsize=(8, 0.3 * len(rows) + 1.4), layout="constrained")
-    axes = figure.subplots()
-    for precision, colour in zip(lockstep.FLOOR, ("tab:orange", "tab:blue"), strict=True):
-        entries = [found[module][precision][kind] for module, kind in rows]
-        seen = [(10.0 ** -e["k"], y) for y, e in enumerate(entries) if e["step"] is not None]
-        x, y = zip(*seen, strict=True)
-        axes.plot(x, y, "o", color=colour, label=precision)
-    axes.set_xscale("log")
-    axes.set_xlim(2, 0.5 * 10.0**-SMALLEST)
-    axes.set_yticks(range(len(rows)), [f"{module}: {kind}" for module, kind in rows])
-    axes.invert_yaxis()
-    axes.grid(alpha=0.3)
-    axes.set_xlabel("smallest relative mistake that the lockstep rejects (smaller to the right)")
-    axes.set_title("How small a mistake the lockstep finds")
-    axes.legend(loc="upper right")
-    return figure
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m reproductions.evidence.sharpness")
-    parser.add_argument("modules", nargs="*", help="default: all that have a recording")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--picture", type=Path, help="where to draw the results")
+    return run_command("sharpness", lambda: _sharpness(argv))
+
+
+def _sharpness(argv: Sequence[str] | None) -> None:
+    modules = [document.module for document in RECORDED]
+    parser = OneLineParser(
+        prog="python -m reproductions.evidence.sharpness",
+        description="Finds the smallest mistakes that the lockstep sees, and what it lets through.",
+    )
+    parser.add_argument(
+        "modules", nargs="*", type=one_of(modules), metavar="module",
+        help="which modules (default: all that have a recording)",
+    )  # fmt: skip
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG to draw")
     options = parser.parse_args(argv)
-    make(options.modules or [document.module for document in RECORDED], options.results)
-    results = load(options.results)
+    make(options.modules or modules)
+    results = kept.load_results(RESULTS)
     for line in mistakes_table(results) + harmless_table(results):
         print(" | ".join(line))
     if options.picture:
-        picture(results).savefig(options.picture, dpi=120, bbox_inches="tight")
-    return 0
+        from reproductions.evidence import pictures
+
+        pictures.save(pictures.smallest_mistakes(results[SMALLEST_FOUND]), options.picture)
 
 
 if __name__ == "__main__":

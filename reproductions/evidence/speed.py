@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reproductions.evidence import kept
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HEADER = (
     "module", "ms per step", "over the bare step", "GFLOP", "of the peak", "× PyTorch's best",
@@ -85,10 +82,10 @@ AXES = {
 }
 
 
-def scale_rows(name: str = "scale") -> list[list[str]]:
+def scale_rows() -> list[list[str]]:
     """A row for each module and batch size."""
     found = []
-    for point in load(name)["points"]:
+    for point in load("scale")["points"]:
         if point["axis"] == "batch size":
             seconds = point["seconds"]
             found.append(
@@ -97,36 +94,3 @@ def scale_rows(name: str = "scale") -> list[list[str]]:
                  f"{point['numpy_seconds'] / seconds:.1%}", f"{point['peak_mib']:,}"]
             )  # fmt: skip
     return found
-
-
-def scale_picture(name: str = "scale") -> Figure:
-    """Time and memory of a step against each axis, for each module; all axes are logarithmic."""
-    from matplotlib.figure import Figure
-
-    points = load(name)["points"]
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
-    panels = figure.subplots(2, len(AXES), sharex=True, sharey="row")
-    ticks = sorted({point["factor"] for point in points})
-    for column, (axis, label) in enumerate(AXES.items()):
-        for axes, key, unit in zip(
-            panels[:, column], ("seconds", "peak_mib"), (1e3, 1 / 1024), strict=True
-        ):
-            for module in dict.fromkeys(point["module"] for point in points):
-                line = [p for p in points if (p["module"], p["axis"]) == (module, axis)]
-                if line:
-                    x, y = [p["factor"] for p in line], [p[key] * unit for p in line]
-                    axes.plot(x, y, "o-", ms=4, label=module)
-                else:  # so that every module keeps its colour
-                    axes.plot([], [])
-            axes.set(xscale="log", yscale="log")
-            axes.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
-            if key == "peak_mib":
-                axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
-            axes.minorticks_off()
-            axes.grid(alpha=0.3)
-        panels[0, column].set_title(label)
-        panels[1, column].set_xlabel("times the document's")
-    panels[0, 0].set_ylabel("a step of the loop, ms")
-    panels[1, 0].set_ylabel("peak memory of the process, GiB")
-    panels[0, 0].legend()
-    return figure

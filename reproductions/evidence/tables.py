@@ -20,7 +20,8 @@ import numpy as np
 from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
-from reproductions import GOLDEN, MODULES, program
+from reproductions import MODULES, program
+from reproductions.evaluate import interval, original_right
 from reproductions.evidence import (
     dose_response,
     false_alarms,
@@ -127,7 +128,7 @@ def as_markdown(header: str, rows: Rows) -> str:
 def tutorials() -> Rows:
     """A row for each module: its tutorial, and how long the kept run took."""
     return [
-        [d.name, d.title, d.date or "–", f"`{d.module}`", _duration(_seconds(d.module))]
+        [d.name, d.title, d.date or "–", f"`{d.module}`", kept.duration(d.module)]
         for d in DOCUMENTS.values()
     ]
 
@@ -182,7 +183,7 @@ def wholeruns() -> Rows:
         if c.interval is not None and c.margin_shown is not None:
             interval = " … ".join(signed(100 * end, 2) for end in c.interval)
             margin = ceil_percent(c.margin_shown)
-            power = f"{math.floor(100 * (c.power() or 0))} %"
+            power = f"{math.floor(100 * (c.power or 0))} %"
         if c.in_spreads is not None:
             in_spreads = signed(c.in_spreads, 1)
         rows.append(
@@ -244,11 +245,7 @@ def _metrics(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def wanted() -> Rows:
     """In how many of the pictures of a grid the wanted digit is drawn, in per cent, for 0 to 9."""
-    from common.evaluation import count_right
-
-    grids = np.load(GOLDEN / "004" / "class-grids.npz")
-    pictures = next(iter(grids.values())).reshape(10, -1, 28, 28)
-    rows = [["the original, one run", *_shares(count_right(pictures / 255), pictures.shape[1])]]
+    rows = [["the original, one run", *_shares(original_right(), 225)]]
     for module in MODULES:
         if program(module).draw is None:
             continue
@@ -265,12 +262,9 @@ def wanted() -> Rows:
 
 def _shares(right: Any, of: int) -> list[str]:
     """Per cent of each digit, and of all with the 95 % interval that Wilson's formula gives."""
-    from scipy.stats import binomtest
-
-    total = binomtest(int(sum(right)), of * len(right)).proportion_ci(0.95, "wilson")
+    low, high = interval(int(sum(right)), of * len(right))
     share = f"{100 * sum(right) / of / len(right):.1f}"
-    interval = f"{100 * total.low:.1f} … {100 * total.high:.1f}"
-    return [*(f"{100 * n / of:.0f}" for n in right), share, interval]
+    return [*(f"{100 * n / of:.0f}" for n in right), share, f"{100 * low:.1f} … {100 * high:.1f}"]
 
 
 def controls() -> Rows:
@@ -289,7 +283,7 @@ def performance() -> Rows:
         parts = [record["seconds"].get(p, 0.0) for p in ("training", "pictures", "evaluation")]
         made_with = f"TensorFlow {record['environment']['versions']['tensorflow']}"
         rows.append(
-            [f"`{module}`", *(f"{s:,.0f}" for s in parts), _duration(sum(parts)), made_with]
+            [f"`{module}`", *(f"{s:,.0f}" for s in parts), kept.duration(module), made_with]
         )
     return rows
 
@@ -305,15 +299,6 @@ def layers() -> Rows:
              e["bound_by"], *("–" if ms is None else f"{ms:.2f}" for ms in others)]
         )  # fmt: skip
     return rows
-
-
-def _seconds(module: str) -> float:
-    """How long the kept run with seed 0 took."""
-    return float(sum(kept.load_record(module)["seconds"].values()))
-
-
-def _duration(seconds: float) -> str:
-    return f"{math.ceil(seconds)} s" if seconds < 60 else f"{math.ceil(seconds / 60)} min"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -405,7 +390,7 @@ TABLES = {
          "`tests/test_negative_controls.py` 对此逐一断言。"},
     ),
     "rules": Table(
-        rules.table,
+        lambda: rules.table(kept.load_results(rules.RESULTS)),
         {"en": "rule | right modules accepted | right modules refused |"
          " mistakes found in the modules that it accepts | in all",
          "zh": "规则 | 接受的正确模块 | 误拒的正确模块 |"
@@ -414,7 +399,7 @@ TABLES = {
          "zh": "取自 `artifacts/reference/rules.json`；各二十步。"},
     ),
     "dose": Table(
-        dose_response.table,
+        lambda: dose_response.table(kept.load_results(dose_response.RESULTS)),
         {"en": "module | mistake | seeds | final loss, difference in % (90 % interval) | whole"
          " curve, difference in % (90 % interval) | final loss, in sd | p of no difference |"
          " whole runs, margin 2 % | lockstep float32: step | float64: step",
@@ -427,14 +412,14 @@ TABLES = {
          "种子数：错误的变体与原程序。"},
     ),
     "sharpness": Table(
-        sharpness.mistakes_table,
+        lambda: sharpness.mistakes_table(kept.load_results(sharpness.RESULTS)),
         {"en": "module | what is wrong | float32: smallest found | float64: smallest found",
          "zh": "模块 | 错在何处 | float32：能发现的最小误差 | float64：能发现的最小误差"},
         {"en": "From `artifacts/reference/sharpness.json`; sizes are relative.",
          "zh": "取自 `artifacts/reference/sharpness.json`；误差为相对误差。"},
     ),
     "harmless": Table(
-        sharpness.harmless_table,
+        lambda: sharpness.harmless_table(kept.load_results(sharpness.RESULTS)),
         {"en": "harmless change | float32 | float64", "zh": "无害的改动 | float32 | float64"},
         {"en": "From `artifacts/reference/sharpness.json`: modules in which the rule lets the"
          " change through.",

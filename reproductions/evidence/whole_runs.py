@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import f, ks_2samp, t, ttest_ind
 
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
@@ -78,15 +80,12 @@ class Comparison:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 90 % confidence interval of `difference`; None where a side has one run."""
-        from scipy.optimize import brentq
-        from scipy.stats import t
-
         if self.seeds < 2:
             return None
 
         def excess(ratio: float, sign: int) -> float:
-            statistic, degrees = self._ratio_test(ratio)
-            return sign * statistic - t.ppf(1 - ALPHA, degrees)
+            test = self._ratio_test(ratio)
+            return sign * float(test.statistic) - float(t.ppf(1 - ALPHA, test.df))
 
         ends = []
         for sign in (1, -1):  # the lower end, the upper end
@@ -98,50 +97,40 @@ class Comparison:
             ends.append(float(end - 1))
         return ends[0], ends[1]
 
-    def _ratio_test(self, ratio: float) -> tuple[float, float]:
-        """Welch's statistic of "our mean is `ratio` times theirs", and its degrees of freedom."""
-        sign = math.copysign(1, self.theirs.mean())  # figures below zero are compared by size
-        ours = self.ours.var(ddof=1) / len(self.ours)
-        theirs = ratio**2 * self.theirs.var(ddof=1) / len(self.theirs)
-        degrees = (ours + theirs) ** 2 / (
-            ours**2 / (len(self.ours) - 1) + theirs**2 / (len(self.theirs) - 1)
-        )
-        difference = sign * (self.ours.mean() - ratio * self.theirs.mean())
-        return float(difference / math.sqrt(ours + theirs)), float(degrees)
+    def _ratio_test(self, ratio: float) -> Any:
+        """Welch's test of "our mean is `ratio` times theirs"; values below zero compare by size."""
+        sign = np.sign(self.theirs.mean())
+        return ttest_ind(sign * self.ours, sign * ratio * self.theirs, equal_var=False)
 
     def p(self, margin: float = MARGINS[0]) -> float | None:
         """The larger p-value of the two one-sided tests; None where a side has one run."""
-        from scipy.stats import t
-
         if self.seeds < 2:
             return None
         below, above = self._ratio_test(1 - margin), self._ratio_test(1 + margin)
-        return float(max(t.sf(*below), t.cdf(*above)))
+        return float(max(t.sf(below.statistic, below.df), t.cdf(above.statistic, above.df)))
 
     @property
     def margin_shown(self) -> float | None:
         """The smallest margin within which the data show equivalence."""
         return None if self.interval is None else max(map(abs, self.interval))
 
-    def power(self, margin: float = MARGINS[0]) -> float | None:
-        """Probability that equal distributions with these spreads are shown equivalent.
+    @property
+    def power(self) -> float | None:
+        """Probability that equal distributions with these spreads are shown equivalent within 2 %.
 
         It is reported beside the verdict and decides nothing.
         """
-        from scipy.stats import t
-
         if self.seeds < 2:
             return None
-        statistic, degrees = self._ratio_test(1 - margin)
-        error = abs(self.ours.mean() - (1 - margin) * self.theirs.mean()) / abs(statistic)
-        reach = margin * abs(self.theirs.mean()) / error - t.ppf(1 - ALPHA, degrees)
-        return max(0.0, float(2 * t.cdf(reach, degrees) - 1))
+        margin = MARGINS[0]
+        test = self._ratio_test(1 - margin)
+        error = abs(self.ours.mean() - (1 - margin) * self.theirs.mean()) / abs(test.statistic)
+        reach = margin * abs(self.theirs.mean()) / error - t.ppf(1 - ALPHA, test.df)
+        return max(0.0, float(2 * t.cdf(reach, test.df) - 1))
 
     @property
     def spread(self) -> Spread | None:
         """Our standard deviation against theirs; None where a side has one run."""
-        from scipy.stats import f
-
         if self.seeds < 2:
             return None
         ratio = float(self.ours.var(ddof=1) / self.theirs.var(ddof=1))
@@ -153,8 +142,6 @@ class Comparison:
     @property
     def shape(self) -> float | None:
         """The p-value of the Kolmogorov-Smirnov test; None where a side has one run."""
-        from scipy.stats import ks_2samp
-
         return None if self.seeds < 2 else float(ks_2samp(self.ours, self.theirs).pvalue)
 
     @property
@@ -206,8 +193,6 @@ class Comparison:
 
 def prediction_interval(runs: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Where a further run of the same distribution lies with probability `level`."""
-    from scipy.stats import t
-
     n = len(runs)
     reach = t.ppf((1 + level) / 2, n - 1) * runs.std(ddof=1) * math.sqrt(1 + 1 / n)
     return float(runs.mean() - reach), float(runs.mean() + reach)
@@ -336,7 +321,7 @@ def as_entry(comparison: Comparison) -> dict[str, Any]:
         "interval_90": c.interval,
         "margin_shown": c.margin_shown,
         "p": c.p(),
-        "power": c.power(),
+        "power": c.power,
         "spread": c.spread and c.spread._asdict(),
         "kolmogorov_smirnov_p": c.shape,
         "equivalent": c.equivalent,

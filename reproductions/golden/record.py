@@ -225,7 +225,7 @@ def write_idx(folder: Path, data: dict[str, Array]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for key, (name, _) in IDX.items():
         header = np.array([0x800 + data[key].ndim, *data[key].shape], ">i4")  # 8: uint8
-        with gzip.open(str(folder / f"{name}.gz"), "wb") as stream:
+        with gzip.open(str(folder / f"{name}.gz"), "wb", compresslevel=1) as stream:
             stream.write(header.tobytes() + data[key].tobytes())
 
 
@@ -433,16 +433,25 @@ class Recorder:
         return f"array{list(self.arrays[-1].shape)}"
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Runs a program and returns its part of a recording."""
+def tensorflow_of(document: str) -> Any:
+    """TensorFlow, in a process that runs a document's program and nothing else.
+
+    Raises:
+      RecordingError: it is not the version that the document was written for.
+    """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     os.environ.pop("TF2_BEHAVIOR", None)  # a newer TensorFlow sets it for whatever it starts
     tf: Any = importlib.import_module("tensorflow")
-    document = DOCUMENTS[job.document]
-    if tf.__version__ != document.tensorflow:
-        raise RecordingError(
-            f"document {job.document} needs TensorFlow {document.tensorflow}, not {tf.__version__}"
-        )
+    wanted = DOCUMENTS[document].tensorflow
+    if tf.__version__ != wanted:
+        raise RecordingError(f"document {document} needs TensorFlow {wanted}, not {tf.__version__}")
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    return tf
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Runs a program and returns its part of a recording."""
+    tf = tensorflow_of(job.document)
     recorder = Recorder(job)
     printed = execute(recorder)
     if len(recorder.loss) != job.steps:
@@ -464,8 +473,6 @@ def run(job: Job) -> dict[str, Any]:
 
 def execute(recorder: Recorder) -> str:
     """Runs a program to its end, or to where it is finished; returns what it printed."""
-    tf: Any = importlib.import_module("tensorflow")
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     job = recorder.job
     recorder.document.attach(recorder)
     replace_pictures(recorder)

@@ -13,18 +13,14 @@ Needs the TensorFlow that record.py needs, and record.py beside it.
 from __future__ import annotations
 
 import argparse
-import gzip
 import importlib
 import io
 import json
-import multiprocessing
 import os
 import re
-import struct
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,7 +79,7 @@ class Steps:
         tf: Any = importlib.import_module("tensorflow")
         reader: Any = importlib.import_module("tensorflow.examples.tutorials.mnist.input_data")
         plain_read, plain_run = reader.read_data_sets, tf.Session.run
-        write_idx_files(data, Path("idx"))
+        record.write_idx(Path("idx"), data)
         reader.read_data_sets = lambda _, **settings: plain_read("idx", **settings)
 
         def session_run(session: Any, fetches: Any, *args: Any, **settings: Any) -> Any:
@@ -102,15 +98,6 @@ class Steps:
     def rows(self, steps: int) -> list[list[float]]:
         """[3][row]: the means over rows of `steps` steps each."""
         return rounded(np.reshape(self.values, (-1, steps, 3)).mean(axis=1).T)
-
-
-def write_idx_files(data: Data, folder: Path) -> None:
-    """Writes a data set as the four files that the reader of TensorFlow 1 wants."""
-    folder.mkdir()
-    for key, (name, shape) in record.IDX.items():
-        header = struct.pack(f">HBB{len(shape)}i", 0, 8, len(shape), *shape)
-        with gzip.open(str(folder / f"{name}.gz"), "wb", compresslevel=1) as stream:
-            stream.write(header + data[key].tobytes())
 
 
 def watch_000(job: Job, data: Data, namespace: Namespace) -> Callable[[], Result]:
@@ -327,16 +314,9 @@ KEPT = {
 
 def run(job: Job) -> Result:
     """Runs a program to its end and returns its entry."""
-    os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="2")
-    os.environ.pop("TF2_BEHAVIOR", None)  # a newer TensorFlow sets it for whatever it starts
-    tf: Any = importlib.import_module("tensorflow")
-    document = record.DOCUMENTS[job.document]
-    if tf.__version__ != document.tensorflow:
-        raise record.RecordingError(
-            f"document {job.document} needs TensorFlow {document.tensorflow}, not {tf.__version__}"
-        )
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    data = record.read_data(job.data, document.data)
+    os.environ["MPLBACKEND"] = "Agg"
+    record.tensorflow_of(job.document)
+    data = record.read_data(job.data, record.DOCUMENTS[job.document].data)
     namespace: Namespace = {"__name__": "__main__"}
     code = compile(job.program, f"<document {job.document}>", "exec", dont_inherit=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -349,12 +329,6 @@ def run(job: Job) -> Result:
         content = {"seed": job.seed, "seconds": seconds, **result()}
         os.chdir("/")
     return content
-
-
-def in_its_own_process(job: Job) -> Result:
-    """`run`, where nothing is left from an earlier run."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(run, job).result()
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
@@ -387,7 +361,7 @@ def extend(path: Path, job: Job, seeds: Sequence[int], grids: Path | None) -> No
         if seed in [entry["seed"] for entry in content["runs"]]:
             continue
         file = grids / f"class-grids-{seed}.npz" if grids else None
-        content["runs"].append(in_its_own_process(job._replace(seed=seed, grids=file)))
+        content["runs"].append(record.in_its_own_process(job._replace(seed=seed, grids=file), run))
         content["runs"].sort(key=lambda entry: entry["seed"])
         write_atomically(path, content)
 
