@@ -26,10 +26,9 @@ import numpy as np
 
 from benchmarks import parse, seconds_of
 from benchmarks.__main__ import machine
-from common import plotting
 from common.files import write_atomically
 from reproductions import program
-from reproductions.evidence import pictures, speed
+from reproductions.evidence import speed
 
 FACTORS = (0.25, 1.0, 4.0, 16.0)  # times the document's setting
 WIDTH = {
@@ -49,13 +48,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
-    parser.add_argument("--picture", type=Path, help="draw the kept numbers into this file instead")
     options = parse(parser)
-    if options.picture:
-        kept = speed.load("scale")
-        note = f"{kept['processor']}, {kept['threads']} threads, {kept['date']}"
-        write_atomically(options.picture, plotting.to_png(pictures.scale(), note))
-        return
     content: dict[str, Any] = {**machine(), "points": []}
     for module in options.modules:
         for axis in speed.AXES:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -231,16 +230,10 @@ def _dose_response(argv: Sequence[str] | None) -> None:
         "--seeds", type=bounded(int, 1, 1000), default=10, metavar="N",
         help="how many runs of each variant to make (default: 10)",
     )  # fmt: skip
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG to draw")
     options = parser.parse_args(argv)
     make(options.modules, options.seeds)
-    results = kept.load_results(RESULTS)
-    for line in table(results):
+    for line in table(kept.load_results(RESULTS)):
         print(" | ".join(line))
-    if options.picture:
-        from reproductions.evidence import pictures
-
-        pictures.save(pictures.mistakes(rows(results)), options.picture)
 
 
 if __name__ == "__main__":

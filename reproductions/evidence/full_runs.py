@@ -25,7 +25,6 @@ import numpy as np
 
 from common.cli import OneLineParser, bounded, one_of, run_command
 from common.errors import VerificationFailed
-from common.files import write_atomically
 from common.runs import read_csv
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept
@@ -33,7 +32,6 @@ from reproductions.evidence.documents import DOCUMENTS, Document
 from reproductions.evidence.many_seeds import MOST, completed_runs
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
-PICTURE = kept.ROOT / "docs" / "proof.png"
 QUICK_SEEDS = 10
 # Columns of the history that are kept.
 COLUMNS = ("loss", "reconstruction", "kl", "last_loss", "val_loss", "test_elbo")
@@ -49,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _full_runs(argv: Sequence[str]) -> None:
-    from common import plotting
-    from reproductions.evidence import pictures
-
     parser = OneLineParser(
         prog="python -m reproductions.evidence.full_runs",
         description="Makes the kept results: whole runs with the documents' own settings.",
@@ -85,9 +80,6 @@ def _full_runs(argv: Sequence[str]) -> None:
         for part in options.part or PARTS:
             PARTS[part](DOCUMENTS[module], options.runs, options.processes)
             print(f"{module}: {part} kept in {kept.REFERENCE / module}", flush=True)
-    if options.renew or "proof" in (options.part or PARTS):
-        note = "recordings in reproductions/golden, ports on TensorFlow 2"
-        write_atomically(PICTURE, plotting.to_png(pictures.proof(), note))
 
 
 # --- Making ---------------------------------------------------------------------------------------
@@ -238,15 +230,15 @@ def _probe(module: str) -> dict[str, Any]:
 
 
 def make_proof(document: Document) -> None:
-    """Keeps the lockstep's verdicts, and the picture of the whole runs, of a recorded module.
+    """Keeps the lockstep's verdicts of a recorded module.
 
-    Beside them it keeps how an error that is planted on purpose leaves the recording.
+    With them it keeps how an error that is planted on purpose leaves the recording.
 
     Raises:
       VerificationFailed: the port does not follow its recordings.
     """
-    from common import datasets, plotting
-    from reproductions.evidence import lockstep, mistakes, pictures
+    from common import datasets
+    from reproductions.evidence import lockstep, mistakes
 
     if document.unrecorded:
         return
@@ -269,9 +261,6 @@ def make_proof(document: Document) -> None:
         "ten_times_epsilon": planted,  # relative difference of each float64 step
     }
     kept.write(f"{module}/lockstep.json", content)
-    note = f"{module}: TensorFlow {document.tensorflow} and this project"
-    picture = plotting.to_png(pictures.whole_runs(document), note)
-    write_atomically(kept.REFERENCE / module / "wholeruns.png", picture)
 
 
 PARTS: dict[str, Callable[[Document, Path, int], None]] = {

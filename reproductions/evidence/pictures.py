@@ -1,7 +1,14 @@
-"""The pictures of the proof: how a port follows its recording, and the bands of whole runs."""
+"""`python -m reproductions.evidence.pictures`: draws what the kept results say.
+
+docs/proof.png                                  how each port follows its recording
+docs/dose-response.png, docs/sharpness.png      which mistakes are found
+docs/scale.png                                  time and memory of a step
+artifacts/reference/<module>/wholeruns.png      the bands of whole runs
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +19,47 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from common import lockstep, plotting
+from common.cli import OneLineParser, run_command
 from common.files import write_atomically
 from reproductions import GOLDEN
-from reproductions.evidence import kept, sharpness, speed
+from reproductions.evidence import dose_response, kept, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
-from reproductions.evidence.dose_response import Row
 from reproductions.evidence.whole_runs import MARGINS, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"
 STEPS_AT = ((1.1, "float32"), (1.22, "float64"))  # in widths of the plot
 LOWEST, HIGHEST = 1e-17, 1.0  # relative differences; equal losses are drawn at the lower edge
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command("pictures", lambda: _draw(argv))
+
+
+def _draw(argv: Sequence[str] | None) -> None:
+    OneLineParser(
+        prog="python -m reproductions.evidence.pictures",
+        description="Draws the pictures of docs and of whole runs, from the kept results.",
+    ).parse_args(argv)
+    machine = speed.load("scale")
+    rows = dose_response.rows(kept.load_results(dose_response.RESULTS))
+    found = kept.load_results(sharpness.RESULTS)[sharpness.SMALLEST_FOUND]
+    docs = kept.ROOT / "docs"
+    _write(docs / "proof.png", proof(), "recordings in reproductions/golden, ports on TensorFlow 2")
+    _write(docs / "dose-response.png", mistakes(rows), "artifacts/reference/dose-response.json")
+    _write(docs / "sharpness.png", smallest_mistakes(found), "artifacts/reference/sharpness.json")
+    note = f"{machine['processor']}, {machine['threads']} threads, {machine['date']}"
+    _write(docs / "scale.png", scale(), note)
+    for document in RECORDED:
+        note = f"{document.module}: TensorFlow {document.tensorflow} and this project"
+        path = kept.REFERENCE / document.module / "wholeruns.png"
+        _write(path, whole_runs(document), note)
+
+
+def _write(path: Path, figure: Figure, note: str) -> None:
+    write_atomically(path, plotting.to_png(figure, note))
+    print(f"{path}: drawn")
 
 
 def proof() -> Figure:
@@ -145,7 +182,7 @@ def _band(
     return x, np.nanmean(curves, 0)
 
 
-def mistakes(found: Sequence[Row]) -> Figure:
+def mistakes(found: Sequence[dose_response.Row]) -> Figure:
     """Each row's difference of the final loss, with what it is held against, and the steps."""
     layout = ConstrainedLayoutEngine(rect=(0, 0, 0.97, 1))  # room for what stands beside the plot
     figure = Figure(figsize=(9.5, 0.33 * len(found) + 2.3), layout=layout)
@@ -256,6 +293,5 @@ def scale() -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture of the documentation, whole or not at all."""
-    write_atomically(path, plotting.to_png(figure, f"from artifacts/reference/{path.stem}.json"))
+if __name__ == "__main__":
+    sys.exit(main())

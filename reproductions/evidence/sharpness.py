@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -246,16 +245,11 @@ def _sharpness(argv: Sequence[str] | None) -> None:
         "modules", nargs="*", type=one_of(modules), metavar="module",
         help="which modules (default: all that have a recording)",
     )  # fmt: skip
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG to draw")
     options = parser.parse_args(argv)
     make(options.modules or modules)
     results = kept.load_results(RESULTS)
     for line in mistakes_table(results) + harmless_table(results):
         print(" | ".join(line))
-    if options.picture:
-        from reproductions.evidence import pictures
-
-        pictures.save(pictures.smallest_mistakes(results[SMALLEST_FOUND]), options.picture)
 
 
 if __name__ == "__main__":

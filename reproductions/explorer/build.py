@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import zlib
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,9 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
     page = (HERE / "page.html").read_text("utf-8")
     # English stands in the page from the start, so that nothing moves when the script begins.
     page = re.sub(
-        r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + _escape(texts["en"].get(m[2], "")), page
+        r'(data-t="([^"]+)"[^>]*>)',
+        lambda m: m[1] + escape(texts["en"].get(m[2], ""), quote=False),
+        page,
     )
     for name, content in {
         "style_hash": _hash(style), "script_hash": _hash(script),
@@ -208,7 +211,3 @@ def _hash(text: str) -> str:
 def _json(content: Any) -> str:
     """JSON that cannot end the script that it stands in."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
