@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,11 +215,16 @@ def available() -> list[Comparison]:
     return [comparison for document in there for comparison in compare(document)]
 
 
-def compare(document: Document) -> list[Comparison]:
-    """The final value and the mean of every curve of a document that both sides kept."""
+def compare(document: Document, folder: Path = kept.REFERENCE) -> list[Comparison]:
+    """The final value and the mean of every curve of a document that both sides kept.
+
+    Args:
+      document: which.
+      folder: where our results lie.
+    """
     comparisons: list[Comparison] = []
     for recorded, column, label in document.curves:
-        ours = kept.our_curves(document.module, column, short=True)
+        ours = kept.our_curves(document.module, column, folder, short=True)
         theirs = kept.original_curves(document.number, recorded)
         comparisons += of_curves(document.module, label, ours, theirs)
     return comparisons

@@ -8,29 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import OneLineParser, run_command
-from common.errors import BadInput
 from common.files import write_atomically
-from common.runs import RUNS
+from common.runs import RUNS, read_record
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.kept import REFERENCE
-from reproductions.gallery.content import collect, read_json
+from reproductions.gallery.content import collect
 from reproductions.gallery.page import render
 
 OUTPUT = Path("artifacts") / "gallery.html"
-TEMPLATE = Path(__file__).parent / "page.html"
 
 
 def finished_runs(root: Path) -> list[tuple[Path, bool]]:
     """The finished runs below a folder; pictures are taken from the newest of each module."""
     found = []
     for folder in sorted(root.glob("*")):
-        runs = [
-            run
-            for run in sorted(folder.glob("*"))
-            if not run.is_symlink() and read_json(run / "run.json").get("finished") is True
-        ]
+        runs = [run for run in sorted(folder.glob("*")) if is_finished(run)]
         found += [(run, run == runs[-1]) for run in runs]
     return found
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder, which is no link, holds a finished run of one of the modules."""
+    record = None if folder.is_symlink() else read_record(folder)
+    return record is not None and record.finished and record.module in DOCUMENTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,15 +55,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _make(options: argparse.Namespace) -> None:
-    for folder in options.runs:
-        if read_json(folder / "run.json").get("module") not in DOCUMENTS:
-            raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
     own = [(folder, True) for folder in options.runs] or finished_runs(RUNS)
-    page = collect(REFERENCE, own)
-    text = render(page, TEMPLATE.read_text(encoding="utf-8"))
+    views = collect(REFERENCE, own)
+    text = render(views)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.output, text)
-    count = sum(len(view["runs"]) for view in page["modules"])
+    count = sum(len(view["runs"]) for view in views)
     print(
         f"{options.output}: {count} run{'s' * (count != 1)}, {len(text.encode()) / 2**20:.1f} MiB"
     )

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from reproductions.gallery.content import (
-    ModuleView,
-    Point,
-    RunView,
-    Seeds,
-    printed_points,
-    x_column,
-)
+from matplotlib.ticker import MaxNLocator
+
+from reproductions.evidence.documents import Document
+from reproductions.gallery.content import Band, ModuleView, Point, RunView, x_column
 from reproductions.gallery.markup import capital, escaped, number
 
 # --- Drawing --------------------------------------------------------------------------------------
@@ -73,7 +68,7 @@ def chart(
     for y in ticks(low, high):
         parts.append(f'<path class=grid d="M{LEFT} {up(y):.1f}H{width - RIGHT}"/>')
         parts.append(f"<text class=y x={LEFT - 10} y={up(y):.1f}>{number(y)}</text>")
-    for x in ticks(0, x_max, at_least=1):
+    for x in ticks(0, x_max, whole=True):
         parts.append(f'<path class=tick d="M{across(x):.1f} {height - BOTTOM}v6"/>')
         parts.append(f"<text class=x x={across(x):.1f} y={height - BOTTOM + 10}>{number(x)}</text>")
     parts.append(f'<path class=axis d="M{LEFT} {TOP}V{height - BOTTOM}H{width - RIGHT}"/>')
@@ -120,13 +115,10 @@ def _legend(curve: Curve) -> str:
     )
 
 
-def ticks(low: float, high: float, at_least: float = 0) -> list[float]:
-    """About five round numbers from low to high, `at_least` apart."""
-    raw = max((high - low) / 5, at_least)
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """About five round numbers from low to high; integers if they are to be whole."""
+    found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
+    return [float(tick) for tick in found if low <= tick <= high]
 
 
 def _within(points: Curve, low: float, high: float) -> Curve:
@@ -150,21 +142,21 @@ def curves_of(view: ModuleView) -> list[Curve]:
 
     A run whose loss is in other units is left out.
     """
-    document, original = view["document"], view["original"]
-    drawn = []
+    document, drawn = view["document"], []
     for curve in document.curves:
         second = " second" if curve != document.curves[0] else ""
-        for whose, seeds, colour in (
-            ("the original", original["seeds"] if original else None, "original"),
-            ("the port", view["seeds"], "run-0"),
+        for whose, bands, colour in (
+            ("the original", view["original_bands"], "original"),
+            ("the port", view["bands"], "run-0"),
         ):
-            if seeds and curve.column in seeds["bands"]:
-                low, high = seeds["bands"][curve.column]
-                name = f"{whose}, {curve.label}, {_seeds(seeds)}"
-                if seeds["count"] > 1:
-                    drawn.append(Curve(name, low, f"band {colour}{second}", upper=high))
-                elif whose == "the original":
-                    drawn.append(Curve(name, low, f"line {colour}{second}"))
+            band = bands.get(curve.column)
+            if band is None:
+                continue
+            name = f"{whose}, {curve.label}, {_seeds(band)}"
+            if band.seeds > 1:
+                drawn.append(Curve(name, band.low, f"band {colour}{second}", upper=band.high))
+            elif whose == "the original":  # the port's only one is drawn as a run
+                drawn.append(Curve(name, band.low, f"line {colour}{second}"))
     for i, run in enumerate(view["runs"]):
         for curve in document.curves if not other_units(view, run) else ():
             second = " second" if curve != document.curves[0] else ""
@@ -175,8 +167,16 @@ def curves_of(view: ModuleView) -> list[Curve]:
     return [*drawn, Curve(what, printed, "printed", single=True)]
 
 
-def _seeds(seeds: Seeds) -> str:
-    return f"{seeds['count']} seed{'s' * (seeds['count'] > 1)}"
+def printed_points(document: Document) -> tuple[str, Sequence[Point]]:
+    """What the document, or its upstream, printed: what that is, and the points."""
+    printed = document.printed
+    if printed is None:
+        return "", ()
+    return printed.source, list(zip(printed.at, printed.values, strict=True))
+
+
+def _seeds(band: Band) -> str:
+    return f"{band.seeds} seed{'s' * (band.seeds > 1)}"
 
 
 def other_units(view: ModuleView, run: RunView) -> list[str]:
@@ -193,7 +193,7 @@ def points_of(run: RunView, name: str) -> list[Point]:
 
 def quick_note(run: RunView) -> str:
     """What follows the name of a run that was no whole training."""
-    return " (quick)" if run["record"].get("quick") else ""
+    return " (quick)" if run["record"].quick else ""
 
 
 def comparisons(view: ModuleView, run: RunView) -> list[str]:
@@ -204,7 +204,7 @@ def comparisons(view: ModuleView, run: RunView) -> list[str]:
     other = " and ".join(other_units(view, run))
     if other:
         return [f"With {other} the loss is in other units: not in the chart above."]
-    document, original = view["document"], view["original"]
+    document = view["document"]
     what, printed = printed_points(document)
     sentences = []
     for curve in document.curves:
@@ -213,20 +213,21 @@ def comparisons(view: ModuleView, run: RunView) -> list[str]:
             continue
         x, y = points[-1]
         said = [f"After {x_column(run['history'])} {number(x)}: {curve.label} {number(y)}"]
-        if run["reference"] and view["seeds"]["count"] > 1:
-            said.append(_range_at(x, curve.column, "the port", view["seeds"]))
-        if original:
-            said.append(_range_at(x, curve.column, "the original", original["seeds"]))
+        ours, theirs = view["bands"].get(curve.column), view["original_bands"].get(curve.column)
+        if run["reference"] and ours and ours.seeds > 1:
+            said.append(_range_at(x, "the port", ours))
+        if theirs:
+            said.append(_range_at(x, "the original", theirs))
         values = [number(value) for at, value in printed if at == x]
         said.append(f"{what}: {' and '.join(values)}" if values else "")
         sentences.append("; ".join(filter(None, said)) + ".")
     return sentences
 
 
-def _range_at(x: float, column: str, whose: str, seeds: Seeds) -> str:
+def _range_at(x: float, whose: str, band: Band) -> str:
     """What seeds had reached by then, or nothing if they did not get so far."""
-    low, high = (dict(side).get(x) for side in seeds["bands"].get(column, ([], [])))
+    low, high = (dict(side).get(x) for side in (band.low, band.high))
     if low is None or high is None:
         return ""
     reached = number(low) if low == high else f"{number(low)} to {number(high)}"
-    return f"{whose}, {_seeds(seeds)}: {reached}"
+    return f"{whose}, {_seeds(band)}: {reached}"

@@ -13,11 +13,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def language(text: str) -> str:
-    """The attribute that says that a text is Chinese, or nothing."""
-    return " lang=zh" if any("\u4e00" <= c <= "\u9fff" for c in text) else ""
-
-
 def prose(text: str) -> str:
     """A docstring's text: escaped, `code` as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(text))

@@ -9,9 +9,11 @@ import math
 import re
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from common.datasets import SPECS
 from common.evaluation import DRAWN
 from reproductions import program
 from reproductions.evidence.whole_runs import Comparison
@@ -23,33 +25,26 @@ from reproductions.gallery.charts import (
     points_of,
     quick_note,
 )
-from reproductions.gallery.content import ModuleView, Page, RunView
-from reproductions.gallery.markup import (
-    capital,
-    cell,
-    escaped,
-    language,
-    number,
-    prose,
-    script_json,
-)
+from reproductions.gallery.content import ModuleView, RunView
+from reproductions.gallery.markup import capital, cell, escaped, number, prose, script_json
 from reproductions.gallery.pictures import Picture
 
-DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+TEMPLATE = Path(__file__).with_name("page.html")
+PHRASES = Path(__file__).with_name("zh.json")  # English -> Chinese
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
     "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
     "class-9": "Asked for a 9: the codes around the prior mean of class 9, decoded",
-    "samples": "Pictures that the model invents: the same 12 standard normal codes, drawn as each"
-    " digit from 0 to 9",
+    "samples": "Pictures that the model invents: each digit from 0 to 9 drawn from its prior, by"
+    " the same 12 draws of noise",
     "latent": "Where the encoder puts the test images: a dot for each, coloured by its class",
     "reconstructions": "Test images above, below each what the decoder makes of its code",
 }
 SAMPLES = {  # where there is more to say of them
     "elbo_cvae": "Left: pictures that the model invents, from codes of the prior. Right:"
     " reconstructions of test images, from codes of their posteriors.",
-    "mlp_cvae": f"{CAPTIONS['samples']}. Where a 1 is noise, the code lies where the encoder puts"
-    " no image of a 1.",
+    "mlp_cvae": f"{CAPTIONS['samples']}. Where a 1 cannot be read, the code lies where the encoder"
+    " puts no image of a 1.",
 }
 PROOF_COLUMNS = (
     "precision", "verdict", "steps", "digits at step 1", "by 10", "by 100",
@@ -58,7 +53,6 @@ PROOF_COLUMNS = (
 WHOLE_RUN_COLUMNS = (
     "metric", "verdict", "the port (seeds)", "the original (seeds)", "difference",
 )  # fmt: skip
-PHRASES = Path(__file__).with_name("zh.json")  # English -> Chinese
 NO_RUN = (
     "This page shows no run, because it was made in a folder that has none. The project's checkout"
     " has the port's runs in artifacts/reference/; your own runs are in artifacts/runs/."
@@ -66,33 +60,32 @@ NO_RUN = (
 FILM_WIDTH = 560  # pixels on the page: frames are magnified by whole numbers up to this
 
 
-def render(page: Page, template: str) -> str:
-    """Makes the HTML page.
+class Part(NamedTuple):
+    """A part of a module: the contents link to its heading."""
 
-    Args:
-      page: what to show, see `collect`.
-      template: page.html.
-    """
-    views = page["modules"]
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    text = string.Template(script[1] if script else "").substitute()
-    digest = hashlib.sha256(text.encode()).digest()
-    sections = [
-        _module(view, views[i - 1] if i else None, views[i + 1] if i + 1 < len(views) else None)
-        for i, view in enumerate(views)
-    ]
+    name: str  # with which the address of the heading ends
+    title: str  # of the heading; "" if there is none
+    html: str  # what stands below the heading
+
+
+def render(views: Sequence[ModuleView]) -> str:
+    """Makes the HTML page of what `content.collect` returns."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    [script] = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)
+    digest = hashlib.sha256(string.Template(script).substitute().encode()).digest()
+    names = [view["document"].module for view in views]
     return string.Template(template).substitute(
         script_hash=base64.b64encode(digest).decode(),
         phrases=script_json(json.loads(PHRASES.read_text(encoding="utf-8"))),
-        navigation="\n".join(_navigation(view) for view in views),
-        cards="\n".join(_card(view) for view in views),
+        navigation="\n".join(map(_navigation, views)),
+        cards="\n".join(map(_card, views)),
         missing="" if any(v["runs"] for v in views) else f"<p class=warning>{NO_RUN}</p>",
-        modules="\n".join(sections),
+        modules="\n".join(map(_module, views, ["", *names[:-1]], [*names[1:], ""])),
     )
 
 
 def _navigation(view: ModuleView) -> str:
-    module, document = escaped(view["document"].module), escaped(view["document"].name)
+    module, document = view["document"].module, view["document"].name
     return f'<li><a href="#{module}">{module} <small>{document}</small></a></li>'
 
 
@@ -103,85 +96,68 @@ def _card(view: ModuleView) -> str:
     last = next((run["last_frame"] for run in view["runs"] if run["last_frame"]), None)
     picture = _image(last, "") if last else "<span class=blank></span>"
     return (
-        f'<a class=card href="#{escaped(document.module)}"><span class=thumb>{picture}</span><span>'
-        f"<strong>{escaped(document.module)}</strong>"
-        f"<small>document {escaped(document.name)} · {escaped(DATASETS[port.dataset])}</small>"
+        f'<a class=card href="#{document.module}"><span class=thumb>{picture}</span><span>'
+        f"<strong>{document.module}</strong>"
+        f"<small>document {document.name} · {SPECS[port.dataset].title}</small>"
         f"<span>{escaped(capital(port.summary))}</span>{_badge(view)}</span></a>"
     )
 
 
 def _badge(view: ModuleView) -> str:
     """The verdict in a few words."""
-    verdicts = view["lockstep"]
-    if any(v.get("passed") is not True for v in verdicts):
-        return "<em class=bad>differs from the original</em>"
-    if verdicts:
-        digits = [v.get("digits") for v in verdicts if v.get("precision") == "float64"]
-        best = digits[0].get("10") if digits and isinstance(digits[0], dict) else None
-        if isinstance(best, (int, float)):
-            return f"<em class=good>equal to {math.floor(best)} digits over 10 steps</em>"
-        return "<em class=good>equal to the original</em>"
+    for verdict in view["lockstep"]:
+        if verdict["precision"] == "float64":
+            digits = math.floor(verdict["digits"]["10"])
+            return f"<em class=good>equal to {digits} digits over 10 steps</em>"
     if view["document"].unrecorded:
         return "<em>described without a program</em>"
     return "<em>not verified yet</em>" if view["runs"] else "<em>no run yet</em>"
 
 
-def _module(view: ModuleView, before: ModuleView | None, after: ModuleView | None) -> str:
-    """A module's part of the page."""
+def _module(view: ModuleView, before: str, after: str) -> str:
+    """A module's section of the page, with links to the modules before and after it."""
     document, text = view["document"], view["text"]
-    port = program(document.module)
-    what = text.get("what") or port.summary
-    date = text.get("date") or "no date in the text"
-    source = f"<p class=source lang=en>{prose(text['source'])}</p>" if text.get("source") else ""
-    title = text.get("title", "")
-    body = "\n".join(
-        [
-            _curves(view),
-            _compared(view),
-            _asked(view),
-            *(_run(view, i) for i in range(len(view["runs"]))),
-            _proof(view),
-            _points(view, "Kept quirks", text.get("quirks", [])),
-            _points(view, "Deviations", text.get("deviations", [])),
-        ]
-    )
-    around = [(before, "prev", "← "), (after, "next", "")]
-    links = "".join(
-        f'<a rel={rel} href="#{name}">{arrow}{name}{" →" if rel == "next" else ""}</a>'
-        for other, rel, arrow in around
-        if other
-        for name in [escaped(other["document"].module)]
+    module, port = document.module, program(document.module)
+    made = [
+        _curves(view),
+        _compared(view),
+        _asked(view),
+        *(_run(view, i) for i in range(len(view["runs"]))),
+        _proof(view),
+        _points("quirks", "Kept quirks", text.quirks),
+        _points("deviations", "Deviations", text.deviations),
+    ]
+    parts = [part for part in made if part]
+    contents = "".join(
+        f'<li><a href="#{module}-{part.name}">{escaped(part.title)}</a></li>'
+        for part in parts
+        if part.title
     )
     return "\n".join(
         [
-            f"<section class=module id={escaped(document.module)}><header>",
-            f"<p class=kicker>Document {escaped(text.get('number') or document.name)} · "
-            f"{escaped(date)} · {escaped(DATASETS[port.dataset])}</p>",
-            f"<h2>{escaped(document.module)}</h2>",
-            f"<p class=title{language(title)}>{escaped(title)}</p>" if title else "",
-            f"<p class=lead>{prose(capital(what))}</p>",
-            f"<p>{prose(text.get('trains', ''))}</p>{source}",
-            _command(f"python -m reproductions.{document.module}"),
-            f'<p><a href="explorer.html#{escaped(document.module)}">Try it live in the explorer'
-            "</a></p>",
-            _contents(body),
+            f"<section class=module id={module}><header>",
+            f"<p class=kicker>Document {document.name} · "
+            f"{document.date or 'no date in the text'} · {SPECS[port.dataset].title}</p>",
+            f"<h2>{module}</h2>",
+            f"<p class=title lang=zh>{escaped(document.title)}</p>",
+            f"<p class=lead>{prose(capital(text.what))}</p>",
+            f"<p>{prose(text.trains)}</p><p class=source lang=en>{prose(text.source)}</p>",
+            _command(f"python -m reproductions.{module}"),
+            f'<p><a href="explorer.html#{module}">Try it live in the explorer</a></p>',
+            f"<nav class=contents aria-label=Contents><ul>{contents}</ul></nav>",
             "</header>",
-            body,
-            f"<nav class=around aria-label=Neighbours>{links}</nav></section>",
+            *(_with_heading(module, part) for part in parts),
+            "<nav class=around aria-label=Neighbours>",
+            f'<a rel=prev href="#{before}">← {before}</a>' if before else "",
+            f'<a rel=next href="#{after}">{after} →</a>' if after else "",
+            "</nav></section>",
         ]
     )
 
 
-def _heading(view: ModuleView, name: str, text: str) -> str:
-    """The heading of a part of a module; its address ends with the name."""
-    return f"<h3 id={escaped(view['document'].module)}-{name}>{escaped(text)}</h3>"
-
-
-def _contents(body: str) -> str:
-    """Links to the headings of a module's parts."""
-    links = re.findall(r"<h3 id=(\S+?)>(.*?)</h3>", body)
-    items = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in links)
-    return f"<nav class=contents aria-label=Contents><ul>{items}</ul></nav>"
+def _with_heading(module: str, part: Part) -> str:
+    title = f"<h3 id={module}-{part.name}>{escaped(part.title)}</h3>" if part.title else ""
+    return f"{title}{part.html}"
 
 
 def _command(command: str) -> str:
@@ -191,7 +167,8 @@ def _command(command: str) -> str:
     )
 
 
-def _curves(view: ModuleView) -> str:
+def _curves(view: ModuleView) -> Part:
+    """The losses in the course of the training, and what is said of them."""
     document, runs = view["document"], view["runs"]
     x_name = document.round_name
     drawn = [chart(curves_of(view), x_name, document.unit)]
@@ -215,32 +192,26 @@ def _curves(view: ModuleView) -> str:
         + "".join(f"<br>{escaped(sentence)}" for sentence in comparisons(view, run))
         for run in runs
     )
-    return (
-        f"{_heading(view, 'training', 'Training')}{''.join(drawn)}<ul class=plain>{said}</ul>"
-        f"<div class=two>{''.join(parts)}</div>"
-    )
+    html = f"{''.join(drawn)}<ul class=plain>{said}</ul><div class=two>{''.join(parts)}</div>"
+    return Part("training", "Training", html)
 
 
-def _compared(view: ModuleView) -> str:
+def _compared(view: ModuleView) -> Part | None:
     """The pictures that the original drew, too, beside its own."""
-    original = view["original"]
+    document = view["document"]
+    if not view["original_pictures"]:
+        return None
     rows = []
-    for name, theirs in (original["pictures"] if original else {}).items():
-        shows = _caption(view, name)
-        caption = f"the original, TensorFlow {original['tensorflow'] if original else ''}"
-        figures = [_figure(theirs, caption, f"{name}: {caption}", "grid")]
-        for run in view["runs"]:
-            caption = f"{run['name']}{quick_note(run)}"
-            if name in run["pictures"]:
-                figures.append(
-                    _figure(run["pictures"][name], caption, f"{name}: {caption}", "grid")
-                )
-            elif run["reference"]:
-                missing = f"{capital(caption)} drew no such picture."
-                figures.append(f"<p class=none>{escaped(missing)}</p>")
-        rows.append(f"<h4>{escaped(shows)}</h4><div class=two>{''.join(figures)}</div>")
-    if not rows:
-        return ""
+    for name, theirs in view["original_pictures"].items():
+        drawn = [(f"the original, TensorFlow {document.tensorflow}", theirs)]
+        drawn += [
+            (f"{run['name']}{quick_note(run)}", run["pictures"][name])
+            for run in view["runs"]
+            if name in run["pictures"]
+        ]
+        figures = [_figure(picture, whose, f"{name}: {whose}") for whose, picture in drawn]
+        caption = escaped(_caption(view, name))
+        rows.append(f"<h4>{caption}</h4><div class=two>{''.join(figures)}</div>")
     note = (
         "Another seed turns and mirrors the plane of codes, so the same digits lie elsewhere: what"
         " is to be compared is how they look."
@@ -250,16 +221,15 @@ def _compared(view: ModuleView) -> str:
         " program does it; the output of this model is not confined to 0 … 1, so the background of"
         " one is not as grey as the other's."
     )
-    linear = program(view["document"].module).likelihood == "gaussian"
+    linear = program(document.module).likelihood == "gaussian"
     more = f"<p>{greys}</p>" if linear else ""
-    heading = _heading(view, "compared", "Compared with the original")
-    return f"{heading}<p>{note}</p>{more}{''.join(rows)}"
+    return Part("compared", "Compared with the original", f"<p>{note}</p>{more}{''.join(rows)}")
 
 
-def _asked(view: ModuleView) -> str:
+def _asked(view: ModuleView) -> Part | None:
     """What the original, the port and other models drew when asked for each digit."""
     if not view["asked"]:
-        return ""
+        return None
     caption = (
         "The number above a column is the digit that was asked for. Four models drew five rows"
         " each, from top to bottom: the original, mlp_cvae, tfp_cvae, and tfp_cvae with --objective"
@@ -267,44 +237,40 @@ def _asked(view: ModuleView) -> str:
         " their pictures, the last model hardly ever."
     )
     alt = "Five pictures of each digit by each of four models"
-    heading = _heading(view, "asked", "Asked for each digit")
-    return f"{heading}{_figure(view['asked'], caption, alt, 'asked')}"
+    return Part("asked", "Asked for each digit", _figure(view["asked"], caption, alt, "asked"))
 
 
-def _run(view: ModuleView, i: int) -> str:
+def _run(view: ModuleView, i: int) -> Part:
     """Run number i: its films, its other pictures, its evaluation, its settings."""
     run = view["runs"][i]
-    shared = view["original"]["pictures"] if view["original"] else {}
     others = [
         _figure(picture, _caption(view, name), f"{_caption(view, name)} ({run['name']})")
         for name, picture in run["pictures"].items()
-        if name not in shared
+        if name not in view["original_pictures"]
     ]
-    record = run["record"]
-    warnings = list(run["problems"])
-    if record.get("quick"):
-        warnings.insert(0, "a quick run, not the document's training")
-    facts = [("module", view["document"].module), *_facts(record)]
-    table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
-    settings = f"Settings and final metrics, {run['name']}{quick_note(run)}"
+    warnings = ["A quick run, not the document's training"] * run["record"].quick + run["problems"]
     films = "".join(_film(view, run, name) for name in run["films"])
     shown = [
-        *(f"<p class=warning>{escaped(capital(warning))}.</p>" for warning in warnings),
+        *(f"<p class=warning>{escaped(warning)}.</p>" for warning in warnings),
         f'<div class="two films">{films}</div>' if len(run["films"]) > 1 else films,
         f"<div class=sheet>{''.join(others)}</div>" if others else "",
         _evaluation(run),
     ]
-    title = _heading(view, f"run-{i}", capital(run["name"])) if any(shown) else ""
-    return (
-        f"{title}{''.join(shown)}"
-        f"<details><summary>{escaped(settings)}</summary><table>{table}</table></details>"
+    facts = _facts(asdict(run["record"]))
+    table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
+    settings = f"Settings and final metrics, {run['name']}{quick_note(run)}"
+    return Part(
+        f"run-{i}",
+        capital(run["name"]) if any(shown) else "",
+        f"{''.join(shown)}"
+        f"<details><summary>{escaped(settings)}</summary><table>{table}</table></details>",
     )
 
 
 def _evaluation(run: RunView) -> str:
     """What the trained model is worth, as `run.json` has it."""
-    found = run["record"].get("evaluation")
-    if not isinstance(found, dict):
+    found = run["record"].evaluation
+    if not found:
         return ""
     worth = [
         ("reconstruction", found.get("reconstruction"), ".2f"),
@@ -315,13 +281,10 @@ def _evaluation(run: RunView) -> str:
     ]
     tables = [("The test set, nats per image", worth)]
     wanted = found.get("wanted_digits")
-    if isinstance(wanted, dict) and isinstance(wanted.get("right"), list):
-        shares = [
-            (str(digit), right / DRAWN if isinstance(right, (int, float)) else right, ".0%")
-            for digit, right in enumerate(wanted["right"])
-        ]
+    if wanted:
+        shares = [(str(digit), n / DRAWN, ".0%") for digit, n in enumerate(wanted["right"])]
         title = "How often a wanted digit came out, by a classifier"
-        tables.append((title, [*shares, ("all", wanted.get("share"), ".0%")]))
+        tables.append((title, [*shares, ("all", wanted["share"], ".0%")]))
     return "".join(
         f"<h4>{title}</h4>"
         + _table(
@@ -333,16 +296,16 @@ def _evaluation(run: RunView) -> str:
     )
 
 
-def _facts(record: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The plain entries of run.json, those of `config` and its like without their heading."""
-    facts: list[tuple[str, Any]] = []
+    facts: list[tuple[str, str]] = []
     for name, value in record.items():
         if isinstance(value, dict):
-            more = _facts(value, depth - 1) if depth else []
+            more = _facts(value)
             facts += [(f"{name} {k}", v) for k, v in more] if name == "seconds" else more
         elif isinstance(value, float):
             facts.append((name, number(value)))
-        elif not isinstance(value, list) and name != "module":
+        elif not isinstance(value, list):
             facts.append((name, "none" if value is None else str(value)))
     return facts
 
@@ -357,7 +320,10 @@ def _film(view: ModuleView, run: RunView, name: str) -> str:
             " from the beginning of the training than from its end."
         )
     elif program(view["document"].module).draw:
-        caption = f"{caption[:-1]}; a column for each digit from 0 to 9."
+        caption = (
+            "Pictures from the same draws of noise, again and again as the training goes on; a"
+            " column for each digit from 0 to 9."
+        )
     last = len(film["labels"]) - 1
     row, column = divmod(last, film["columns"])
     zoom = max(1, FILM_WIDTH // film["width"])
@@ -365,7 +331,7 @@ def _film(view: ModuleView, run: RunView, name: str) -> str:
         f"--w:{film['width']};--h:{film['height']};--zoom:{zoom};--columns:{film['columns']};"
         f"--row:{row};--column:{column}"
     )
-    alt = f"The same codes, decoded in the course of the training ({run['name']})"
+    alt = f"What the model draws in the course of the training ({run['name']})"
     return (
         f'<figure class=film data-columns={film["columns"]} style="{style}">'
         f"<div class=screen>{_image(film['sheet'], alt)}</div>"
@@ -377,37 +343,35 @@ def _film(view: ModuleView, run: RunView, name: str) -> str:
     )
 
 
-def _proof(view: ModuleView) -> str:
+def _proof(view: ModuleView) -> Part:
     """What was found of the port against the original: in lockstep, and of whole runs."""
-    document, verdicts = view["document"], view["lockstep"]
-    heading = _heading(view, "proof", "Proof")
+    document = view["document"]
+    whole_runs = _whole_runs(view["whole_runs"])
     if document.unrecorded:
-        return f"{heading}<p>There is no recording: {escaped(document.unrecorded)}.</p>"
-    if not verdicts:
+        html = f"<p>There is no recording: {escaped(document.unrecorded)}.</p>"
+    elif view["lockstep"]:
+        html = _lockstep(view["lockstep"]) + whole_runs
+    else:
         command = _command(f"python -m reproductions.evidence.full_runs --renew {document.module}")
-        missing = f"<p class=none>No verdict is stored. This one finds it:</p>{command}"
-        return f"{heading}{missing}{_whole_runs(view['whole_runs'])}"
+        missing = "<p class=none>No verdict is stored. This one finds it:</p>"
+        html = f"{missing}{command}{whole_runs}"
+    return Part("proof", "Proof", html)
+
+
+def _lockstep(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """The verdicts of the lockstep; those that are kept passed, see `full_runs.make_proof`."""
     lines = []
-    problems: list[Any] = []
     for v in verdicts:
-        digits = v["digits"] if isinstance(v.get("digits"), dict) else {}
-        problems += v["problems"] if isinstance(v.get("problems"), list) else []
-        verdict = "<td class=good>equal" if v.get("passed") is True else "<td class=bad>different"
-        agreed = "".join(f"<td>{cell(digits.get(n), '.1f')}" for n in ("1", "10", "100"))
+        agreed = "".join(f"<td>{cell(digits, '.1f')}" for digits in v["digits"].values())
         lines.append(
-            f"<tr><th scope=row>{cell(v.get('precision'))}{verdict}"
-            f"<td>{cell(v.get('steps'))}{agreed}"
-            f"<td>{cell(v.get('largest_difference'), '.1e')}"
-            f" at step {cell(v.get('largest_step'))}"
+            f"<tr><th scope=row>{v['precision']}<td class=good>equal<td>{v['steps']}{agreed}"
+            f"<td>{cell(v['largest_difference'], '.1e')} at step {v['largest_step']}"
         )
     return (
-        f"{heading}<p>The port got the weights, batches and noise of a recording of the original,"
-        " and ran the loop that trains. The losses of every step are compared for as long as the"
-        " original stays close to itself when its weights are moved by one unit in the last"
-        " place.</p>"
+        "<p>The port got the weights, batches and noise of a recording of the original, and ran"
+        " the loop that trains. The losses of every step are compared for as long as the original"
+        " stays close to itself when its weights are moved by one unit in the last place.</p>"
         + _table("Lockstep", PROOF_COLUMNS, "".join(lines))
-        + "".join(f"<p class=warning>{escaped(problem)}</p>" for problem in problems)
-        + _whole_runs(view["whole_runs"])
     )
 
 
@@ -437,17 +401,14 @@ def _table(label: str, columns: Sequence[str], rows: str) -> str:
     )
 
 
-def _points(view: ModuleView, title: str, points: Sequence[str]) -> str:
+def _points(name: str, title: str, points: Sequence[str]) -> Part:
     """A numbered list; the first sentence of each point stands out."""
-    if not points:
-        return ""
     items = []
     for point in points:
         first, *rest = re.split(r"(?<=[.:;]) (?=[A-Z`])", point, maxsplit=1)
         more = f" <span class=more>{prose(rest[0])}</span>" if rest else ""
         items.append(f"<li>{prose(first)}{more}</li>")
-    heading = _heading(view, title.split()[-1].lower(), title)
-    return f"{heading}<ol class=points lang=en>{''.join(items)}</ol>"
+    return Part(name, title, f"<ol class=points lang=en>{''.join(items)}</ol>")
 
 
 def _caption(view: ModuleView, name: str) -> str:

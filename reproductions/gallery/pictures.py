@@ -36,37 +36,42 @@ class Film(TypedDict):
 
     sheet: Picture
     columns: int
-    rows: int
     width: int  # of a frame, pixels
     height: int
     labels: list[str]  # one for each frame
+
+
+def read_sheet(path: Path) -> Picture:
+    """Reads a sheet of grey images that an original drew, every pixel as it is."""
+    with Image.open(path) as image:
+        return encode(image.convert("L"))
 
 
 def read_picture(path: Path, counterpart: Picture | None = None) -> Picture:
     """Reads a figure; if the original drew it, too, its grid alone and of the original's size."""
     with Image.open(path) as file:
         image = file.convert("RGB")
-    if counterpart:
+    grid = inside_axes(image.convert("L")) if counterpart else None
+    if counterpart and grid:
         size = counterpart["width"], counterpart["height"]
-        grid = inside_axes(image.convert("L"))
         return encode(grid.resize(size, Image.Resampling.LANCZOS))
     if image.width > MAX_WIDTH:
         image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
     return encode(image, PICTURE_QUALITY)
 
 
-def inside_axes(figure: Image.Image) -> Image.Image:
+def inside_axes(figure: Image.Image) -> Image.Image | None:
     """What a figure shows within its axes, which end at the outermost long dark lines.
 
-    A figure without such lines is returned whole.
+    None if it has no such lines.
     """
     dark = np.asarray(figure) < 200
-    lines = np.flatnonzero(dark.mean(axis=1) > 0.8), np.flatnonzero(dark.mean(axis=0) > 0.8)
-    if any(len(found) < 2 or np.ptp(found) < 0.7 * len(found) for found in lines):
-        return figure
-    (top, bottom), (left, right) = ((int(found[0]), int(found[-1])) for found in lines)
+    lines = [np.flatnonzero(dark.mean(axis=axis) > 0.8) for axis in (0, 1)]
+    if not all(map(len, lines)):
+        return None
+    (left, right), (top, bottom) = ((int(found[0]), int(found[-1])) for found in lines)
     if min(bottom - top, right - left) < 0.5 * min(figure.size):
-        return figure
+        return None
     return figure.crop((left + 1, top + 1, right, bottom))
 
 
@@ -106,7 +111,6 @@ def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
     film: Film = {
         "sheet": encode(picture, FILM_QUALITY),
         "columns": columns,
-        "rows": rows,
         "width": width,
         "height": height,
         "labels": [labels[i] for i in kept],
