@@ -137,7 +137,7 @@ def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
 
 
 def test_the_kept_results_have_every_seed_and_the_lockstep_finds_every_mistake() -> None:
-    for module, mistakes in dose_response.load().items():
+    for module, mistakes in kept.load_results(dose_response.RESULTS).items():
         assert set(mistakes) <= {m.what for m in dose_response.MISTAKES if m.module == module}
         for entry in mistakes.values():
             assert list(entry["runs"]) == [str(seed) for seed in range(len(entry["runs"]))]

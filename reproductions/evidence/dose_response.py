@@ -21,10 +21,10 @@ from common.chance import Seeded
 from common.cli import OneLineParser, bounded, one_of, run_command
 from common.lazy import tf
 from common.training import Trainer
-from reproductions import GOLDEN, program
+from reproductions import program
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS
-from reproductions.evidence.lockstep import verify
+from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import (
     constant,
     divided_pixels,
@@ -86,17 +86,12 @@ def whole_run(module: str, data: Dataset, seed: int) -> list[float]:
     return rows
 
 
-def found_at(module: str, data: Dataset) -> dict[str, Any]:
+def found_at(module: str) -> dict[str, int | None]:
     """For each precision, the step at which lockstep rejects the module's loss as it now is.
 
     None: at none up to the horizon.
     """
-    steps = {}
-    for precision in lockstep.FLOOR:
-        number = DOCUMENTS[module].number
-        recording = lockstep.load(GOLDEN / number / f"lockstep-{precision}.json")
-        steps[precision] = verify(program(module), recording, data).first_bad_step
-    return steps
+    return {precision: follow(module, precision).first_bad_step for precision in lockstep.FLOOR}
 
 
 def make(modules: Sequence[str], seeds: int) -> None:
@@ -110,7 +105,7 @@ def make(modules: Sequence[str], seeds: int) -> None:
             data = datasets.load(program(mistake.module).dataset, quiet=True)
             with planted(mistake):
                 if entry["found_at"] is None:
-                    entry["found_at"] = found_at(mistake.module, data)
+                    entry["found_at"] = found_at(mistake.module)
                 if str(seed) not in entry["runs"]:
                     entry["runs"][str(seed)] = whole_run(mistake.module, data, seed)
             tf.keras.backend.clear_session()

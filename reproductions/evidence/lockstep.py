@@ -5,17 +5,19 @@ How a replay is compared with its recording is in `common/lockstep.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import chance
+from common import chance, datasets
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.lockstep import Recording, Verdict, compare, load, replay
 from common.training import Trainer
-from reproductions.evidence.documents import of_number
+from reproductions import GOLDEN, program
+from reproductions.evidence.documents import DOCUMENTS, of_number
 
 DIGITS_AT = (1, 10, 100)  # steps
 
@@ -46,8 +48,26 @@ def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple
         )
 
 
+def recording_of(module: str, precision: str) -> Recording:
+    """The project's own recording of a module's original."""
+    return load(GOLDEN / DOCUMENTS[module].number / f"lockstep-{precision}.json")
+
+
+def follow(module: str, precision: str, steps: int | None = None) -> Verdict:
+    """Runs a module, as it now is, in lockstep with the project's own recording.
+
+    Args:
+      module: which.
+      precision: of the recording.
+      steps: how many to run; by default all up to the horizon.
+    """
+    port = program(module)
+    data = datasets.load(port.dataset, quiet=True)
+    return verify(port, recording_of(module, precision), data, steps)
+
+
 def verify(
-    program: Any,
+    port: Any,
     recording: Recording,
     data: Dataset,
     steps: int | None = None,
@@ -56,7 +76,7 @@ def verify(
     """Runs a port in lockstep with a recording.
 
     Args:
-      program: the port.
+      port: the module.
       recording: of its original.
       data: the port's data set.
       steps: how many to run; by default all up to the horizon.
@@ -69,18 +89,22 @@ def verify(
 
     steps = min(recording.horizon, steps or recording.horizon)
     recorded = chance.Recorded(recording.seed)
-    experiment = program.experiment(program.config(), data, recorded, recording.precision)
+    experiment = port.experiment(port.config(), data, recorded, recording.precision)
     theirs = recording.batch_size, recording.latent_dim
     if theirs != (experiment.batches.batch_size, experiment.latent_dim):
         raise BadInput(
             f"the recording has batches of {recording.batch_size} and {recording.latent_dim} latent"
-            f" dimensions, {program.name} {experiment.batches.batch_size} and"
+            f" dimensions, {port.name} {experiment.batches.batch_size} and"
             f" {experiment.latent_dim}"
         )
     shapes = tuple(tuple(v.shape) for v in experiment.variables)
     if shapes != recording.shapes:
-        raise BadInput(f"the recording's variables are not those of {program.name}")
-    title = f"{program.name} {recording.precision}"
+        raise BadInput(f"the recording's variables are not those of {port.name}")
+    if experiment.compile_with_xla:
+        # XLA compiles anew for every length of a block. The recording's marks would make many;
+        # these blocks make few, and any block makes the same steps.
+        experiment = dataclasses.replace(experiment, block=5 if steps > 5 else 1)
+    title = f"{port.name} {recording.precision}"
     with tqdm(total=steps, desc=title, unit="step", disable=not progress, leave=False) as bar:
         ours = replay(Trainer(experiment), recording, steps, lambda step: bar.update(step - bar.n))
     return compare(recording, ours)

@@ -21,9 +21,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from common import lockstep, plotting
 from common.cli import OneLineParser, run_command
 from common.files import write_atomically
-from reproductions import GOLDEN
 from reproductions.evidence import dose_response, kept, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
+from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.whole_runs import MARGINS, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
@@ -88,7 +88,7 @@ def _steps(axes: Axes, document: Document) -> None:
     content = kept.load_lockstep(document.module)
     for entry in reversed(content["entries"]):  # float64 first
         precision, colour = entry["precision"], COLOURS[entry["precision"]]
-        recording = lockstep.load(GOLDEN / document.number / f"lockstep-{precision}.json")
+        recording = recording_of(document.module, precision)
         ours = _largest_so_far(entry["difference"])
         steps = np.arange(1, len(ours) + 1)
         allowed = recording.tolerance[: len(steps)]

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import datasets, lockstep
+from common import lockstep
 from common.cli import OneLineParser, run_command
-from reproductions import GOLDEN, program
 from reproductions.evidence import kept
 from reproductions.evidence.controls import CONTROLS
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
-from reproductions.evidence.lockstep import series, verify
+from reproductions.evidence.documents import RECORDED
+from reproductions.evidence.lockstep import follow, recording_of, series
 from reproductions.evidence.mistakes import Mistake, planted
 
 RESULTS = "rules.json"  # module -> mistake -> precision -> {"difference", "problems"}
@@ -75,10 +74,8 @@ RULES = (
 
 def followed(module: str, precision: str, mistake: Mistake | None) -> dict[str, Any]:
     """How far a module's losses are from its recording's, and what the lockstep says of it."""
-    recording = lockstep.load(GOLDEN / DOCUMENTS[module].number / f"lockstep-{precision}.json")
-    data = datasets.load(program(module).dataset, quiet=True)
     with planted(mistake) if mistake else nullcontext():
-        verdict = verify(program(module), recording, data, STEPS)
+        verdict = follow(module, precision, STEPS)
     return {"difference": series(verdict), "problems": list(verdict.problems)}
 
 
@@ -104,9 +101,7 @@ def finds(rule: Rule, module: str, entry: dict[str, Any]) -> bool:
     found = entry[rule.precision]
     if rule.equal is None:
         return bool(found["problems"])
-    name = f"lockstep-{rule.precision}.json"
-    recording = lockstep.load(GOLDEN / DOCUMENTS[module].number / name)
-    theirs = recording.loss[: len(found["difference"])]
+    theirs = recording_of(module, rule.precision).loss[: len(found["difference"])]
     return not rule.equal(theirs * (1 + np.array(found["difference"])), theirs)
 
 

@@ -22,14 +22,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
-from common import datasets, lockstep
+from common import lockstep
 from common.cli import OneLineParser, one_of, run_command
 from common.lazy import tf
 from common.training import Losses
-from reproductions import GOLDEN, program
+from reproductions import program
 from reproductions.evidence import kept
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
-from reproductions.evidence.lockstep import verify
+from reproductions.evidence.documents import RECORDED
+from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import (
     Mistake,
     epsilon,
@@ -64,10 +64,7 @@ def first_rejected(module: str, precision: str, steps: int | None = None) -> int
       precision: of the recording.
       steps: how many are compared, by default those of STEPS.
     """
-    number = DOCUMENTS[module].number
-    recording = lockstep.load(GOLDEN / number / f"lockstep-{precision}.json")
-    data = datasets.load(program(module).dataset, quiet=True)
-    return verify(program(module), recording, data, steps or STEPS[module]).first_bad_step
+    return follow(module, precision, steps or STEPS[module]).first_bad_step
 
 
 # --- Mistakes of every size -----------------------------------------------------------------------

@@ -973,8 +973,8 @@ DOCUMENTS = {
 # --- The recording --------------------------------------------------------------------------------
 
 
-def in_its_own_process(job: Job, function: Callable[[Job], Any] = run) -> Any:
-    """`run`, where no earlier run has left anything and nothing that it replaces stays replaced."""
+def in_its_own_process(job: Any, function: Callable[[Any], Any] = run) -> Any:
+    """`function(job)`; nothing is left from an earlier run, and nothing replaced stays so."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, job).result()
 
