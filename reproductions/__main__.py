@@ -23,10 +23,10 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("reproductions", lambda: _list(sys.argv[1:] if argv is None else argv))
+    return run_command("reproductions", lambda: _list(argv))
 
 
-def _list(argv: Sequence[str]) -> None:
+def _list(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         prog="python -m reproductions",
         description="Lists the reproductions. To train one: python -m reproductions.<module>",

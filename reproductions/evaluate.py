@@ -41,10 +41,10 @@ HEADER = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("evaluate", lambda: _evaluate(sys.argv[1:] if argv is None else argv))
+    return run_command("evaluate", lambda: _evaluate(argv))
 
 
-def _evaluate(argv: Sequence[str]) -> None:
+def _evaluate(argv: Sequence[str] | None) -> None:
     from common import datasets
 
     parser = OneLineParser(

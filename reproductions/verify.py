@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("verify", lambda: _verify(_parse(sys.argv[1:] if argv is None else argv)))
+    return run_command("verify", lambda: _verify(_parse(argv)))
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m reproductions.verify",
         description="Compares the ports with recordings of the original programs, step by step.",

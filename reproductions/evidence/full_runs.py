@@ -43,10 +43,10 @@ RENEW_TOLERANCE = 1e-3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("full_runs", lambda: _full_runs(sys.argv[1:] if argv is None else argv))
+    return run_command("full_runs", lambda: _full_runs(argv))
 
 
-def _full_runs(argv: Sequence[str]) -> None:
+def _full_runs(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         prog="python -m reproductions.evidence.full_runs",
         description="Makes the kept results: whole runs with the documents' own settings.",

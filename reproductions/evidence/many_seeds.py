@@ -30,10 +30,10 @@ ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("many_seeds", lambda: _many_seeds(sys.argv[1:] if argv is None else argv))
+    return run_command("many_seeds", lambda: _many_seeds(argv))
 
 
-def _many_seeds(argv: Sequence[str]) -> None:
+def _many_seeds(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         prog="python -m reproductions.evidence.many_seeds",
         description="Trains a module once for each of many seeds, several at a time. Options that"

@@ -61,10 +61,10 @@ class Table(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("tables", lambda: _write(sys.argv[1:] if argv is None else argv))
+    return run_command("tables", lambda: _write(argv))
 
 
-def _write(argv: Sequence[str]) -> None:
+def _write(argv: Sequence[str] | None) -> None:
     OneLineParser(
         prog="python -m reproductions.evidence.tables",
         description="Writes the tables of README and docs from the kept results.",

@@ -24,10 +24,10 @@ LEAST = 0.99  # of the test set must be right
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("train_classifier", lambda: _train(sys.argv[1:] if argv is None else argv))
+    return run_command("train_classifier", lambda: _train(argv))
 
 
-def _train(argv: Sequence[str]) -> None:
+def _train(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         prog="python -m reproductions.evidence.train_classifier",
         description="Trains the classifier that says which digits the conditional models draw, and"

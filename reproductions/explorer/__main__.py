@@ -17,10 +17,10 @@ OUTPUT = Path("artifacts") / "explorer.html"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("explorer", lambda: _make(_parse(sys.argv[1:] if argv is None else argv)))
+    return run_command("explorer", lambda: _make(_parse(argv)))
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m reproductions.explorer",
         description="Makes one HTML page in which the trained models run live. It opens from disk"

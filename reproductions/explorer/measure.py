@@ -44,11 +44,10 @@ const {spec, weights, images, digits, codes} = JSON.parse(require("fs").readFile
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    return run_command("explorer.measure", lambda: _measure(arguments))
+    return run_command("explorer.measure", lambda: _measure(argv))
 
 
-def _measure(argv: Sequence[str]) -> None:
+def _measure(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         prog="python -m reproductions.explorer.measure",
         description="Finds what the explorer's page tells of trained models.",

@@ -35,10 +35,10 @@ def is_finished(folder: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command("gallery", lambda: _make(_parse(sys.argv[1:] if argv is None else argv)))
+    return run_command("gallery", lambda: _make(_parse(argv)))
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m reproductions.gallery",
         description="Makes one HTML page of the reference results and of runs of one's own.",
