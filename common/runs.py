@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import typing
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -86,9 +87,8 @@ class Record:
             record = cls(**known)
         except TypeError as error:
             raise ValueError(str(error)) from error
-        kinds = {"module": str, "config": dict, "seed": int, "dtype": str, "quick": bool,
-                 "finished": bool}  # fmt: skip
-        for name, kind in kinds.items():
+        for name, hint in typing.get_type_hints(cls).items():
+            kind = typing.get_origin(hint) or hint
             if not isinstance(getattr(record, name), kind):
                 raise ValueError(f"{name} is not of type {kind.__name__}")
         if record.seed < 0 or record.dtype not in ("float32", "float64"):

@@ -128,7 +128,7 @@ def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) 
     "damage",
     [
         {"config": [5]}, {"config": None}, {"seed": ...}, {"seed": None}, {"seed": "x"},
-        {"seed": -1}, {"dtype": "float16"}, {"finished": "yes"},
+        {"seed": -1}, {"dtype": "float16"}, {"finished": "yes"}, {"evaluation": [1]},
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) -> None:
