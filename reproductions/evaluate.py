@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from common.program import Program
     from common.training import Experiment
 
-ORIGINAL_GRIDS = GOLDEN / "004" / "class-grids.npz"
 SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
 WIDTH = 56  # of the first column
 HEADER = (
@@ -105,7 +104,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
             if port.draw
         ]
         if original:
-            sheets.insert(0, ("original (TF 1.14)", original_grids() / 255))
+            sheets.insert(0, ("original (TF 1.14)", original_grids()[0] / 255))
         _draw(sheets, options.picture)
 
 
@@ -148,17 +147,22 @@ def as_line(name: str, metrics: dict[str, Any]) -> str:
 
 
 def original_right() -> np.ndarray:
-    """How many of the original's 225 pictures of each digit show that digit, int [10]."""
-    from common import evaluation
+    """How many of the original's 225 pictures of each digit show that digit, int [runs, 10]."""
+    from common.evaluation import count_right
 
-    return evaluation.count_right(original_grids().reshape(10, -1, 28, 28) / 255)
+    return np.stack([count_right(g.reshape(10, -1, 28, 28) / 255) for g in original_grids()])
 
 
-def original_grids() -> np.ndarray:
-    """The original's pictures around each class mean, uint8 [10, 15, 15, 28, 28]."""
-    with np.load(ORIGINAL_GRIDS, allow_pickle=False) as arrays:
-        (grids,) = arrays.values()
-    return grids
+def original_grids() -> list[np.ndarray]:
+    """For each run of the original its pictures around the class means.
+
+    They are uint8 [10, 15, 15, 28, 28].
+    """
+    found = []
+    for path in sorted((GOLDEN / "004").glob("class-grids-*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            found.append(arrays["grids"])
+    return found
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -176,7 +180,9 @@ def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> N
         _print_shares(f"{name}: prior", digits["right"], DRAWN)
         _print_shares(f"{name}: grid", digits["grid_right"], 225)
     if original:
-        _print_shares("original (TF 1.14): grid", original_right(), 225)
+        right = original_right()
+        name = f"original (TF 1.14), {len(right)} runs: grid"
+        _print_shares(name, right.sum(axis=0), 225 * len(right))
     for name, digits in wanted:
         print(
             f"{name}: {digits['nearest_class_mean']:.1%} of the test images have their z_mean"

@@ -245,7 +245,10 @@ def _metrics(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def wanted() -> Rows:
     """In how many of the pictures of a grid the wanted digit is drawn, in per cent, for 0 to 9."""
-    rows = [["the original, one run", *_shares(original_right(), 225)]]
+    rows = [
+        [f"the original, seed {seed}", *_shares(right, 225)]
+        for seed, right in enumerate(original_right(), start=1)
+    ]
     for module in MODULES:
         if program(module).draw is None:
             continue
@@ -376,9 +379,9 @@ TABLES = {
         wanted,
         {"en": "wanted digit, % | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | all | 95 % interval",
          "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部 | 95% 区间"},
-        {"en": "From `golden/004/class-grids.npz`, `artifacts/reference/<module>/seeds.json` and"
+        {"en": "From `golden/004/class-grids-*.npz`, `artifacts/reference/<module>/seeds.json` and"
          " `artifacts/reference/<module>/*/run.json`.",
-         "zh": "取自 `golden/004/class-grids.npz`、`artifacts/reference/<module>/seeds.json` 与"
+         "zh": "取自 `golden/004/class-grids-*.npz`、`artifacts/reference/<module>/seeds.json` 与"
          " `artifacts/reference/<module>/*/run.json`。"},
     ),
     "controls": Table(
@@ -534,7 +537,7 @@ CHINESE = (
     (r"^Paddle's guide: two rounds of the loss, 1e-6 \(its tool's default\)$",
      "Paddle 指南：两次的损失，1e-6（其工具的默认值）"),
     (r"^the lockstep in (float\d\d)$", r"逐步核对，\1"),
-    (r"^the original, one run$", "原程序，一次运行"),
+    (r"^the original, seed", "原程序，种子"),
     (r", seed (\d+)$", r"，种子 \1"),
     (r"^encoder (\d)$", r"编码器 \1"),
     (r"^decoder (\d)$", r"解码器 \1"),
