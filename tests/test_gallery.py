@@ -516,7 +516,7 @@ def test_nothing_of_a_hostile_run_becomes_markup(tmp_path: Path, reference: Path
     run = make_run(
         tmp_path / HOSTILE.replace("/", ""), "mlp_vae",
         document=HOSTILE, config={HOSTILE: HOSTILE, "epochs": [HOSTILE]},
-        results={HOSTILE: float("nan")}, environment=HOSTILE,
+        results={HOSTILE: float("nan")}, environment={HOSTILE: HOSTILE},
         evaluation={"kl": HOSTILE, "wanted_digits": {"right": [], "share": HOSTILE}},
     )  # fmt: skip
     (run / "manifold.png").rename(run / f"{HOSTILE.replace('/', '')}.png")
