@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import gc
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from common import datasets
+from common import datasets, evaluation, training
 from common.datasets import Dataset
 from common.errors import DataUnavailable
+from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -28,9 +31,14 @@ PATIENCE = 60.0  # seconds until a child process counts as stuck
 MOUNT, UMOUNT = shutil.which("mount"), shutil.which("umount")
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
 
-
 SLOW = ("conv_vae", "elbo_cvae", "tfp_cvae")  # the convolutional modules
 SLOW_DOCUMENTS = tuple(DOCUMENTS[module].number for module in SLOW)
+SLOW_FILES = ("miniature", "lockstep", "killing", "read_back", "smoke", "recorder")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files come first: a worker that began one last would end long after the other."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW_FILES)
 
 
 def long_where(is_long: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
@@ -69,6 +77,47 @@ def small(name: str) -> Dataset:
         )
 
 
+def small_of(module: str) -> Dataset:
+    """A module's small data set; the convolutional ones, which hold no image back, have 600."""
+    data = small(program(module).dataset)
+    if module not in SLOW:
+        return data
+    return dataclasses.replace(
+        data, train_images=data.train_images[:600], train_labels=data.train_labels[:600]
+    )
+
+
+def train_on(patch: pytest.MonkeyPatch, data: Callable[[str], Dataset] = small) -> None:
+    """Commands train on `data(name)`, wherever they would load a whole data set."""
+    patch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: data(name))
+
+
+def evaluate_little(patch: pytest.MonkeyPatch) -> None:
+    """Runs end with metrics of 3 images and of 20 drawn pictures of each digit.
+
+    The usual 100 and 1,000 take longer than all else that the short runs of the tests do.
+    """
+    patch.setattr(evaluation, "evaluate", partial(evaluation.evaluate, images=3))
+    patch.setattr(evaluation, "DRAWN", 20)
+
+
+def save_often(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every call of the graph."""
+    patch.setattr(training, "CHECKPOINT_SECONDS", 0)
+
+
+def command(module: str, *changes: str) -> list[str]:
+    """What starts a module's command in a process, after changes such as "save_often(patch)"."""
+    lines = [
+        "import sys, pytest",
+        "from tests.conftest import *",
+        "patch = pytest.MonkeyPatch()",
+        *changes,
+        f"sys.exit(program({module!r}).main())",
+    ]
+    return [sys.executable, "-c", "\n".join(lines)]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory_is_given_back() -> Iterator[None]:
     """A trainer holds its images, and its graph holds the trainer: only a collection ends both.
@@ -101,36 +150,34 @@ def _whole(name: str) -> Dataset | str:
         return str(error)
 
 
-@pytest.fixture
-def whole() -> Iterator[Callable[[str], Dataset]]:
-    """`whole(name)` is a whole data set, fetched if need be; where it cannot be, the test is
-    skipped.
+def load_whole(name: str) -> Dataset:
+    """A whole data set, fetched if need be; where it cannot be, the test is skipped.
 
     Where the environment says that the proofs must run (REQUIRE_DATA), it fails instead.
     """
-    gc.collect()
-    gc.freeze()  # so that the collection at the end is quick
+    data = _whole(name)
+    if isinstance(data, str):
+        if os.environ.get("REQUIRE_DATA"):
+            pytest.fail(data)
+        pytest.skip(data)
+    return data
 
-    def load(name: str) -> Dataset:
-        data = _whole(name)
-        if isinstance(data, str):
-            if os.environ.get("REQUIRE_DATA"):
-                pytest.fail(data)
-            pytest.skip(data)
-        return data
 
-    yield load
+@pytest.fixture
+def whole() -> Iterator[Callable[[str], Dataset]]:
+    """`whole(name)` is a whole data set, see `load_whole`; what the test leaves is collected."""
+    gc.freeze()  # what was there before, so that the collection is quick
+    yield load_whole
     gc.collect()
     gc.unfreeze()
 
 
 @pytest.fixture
-def on_sample(
-    tmp_path: Path, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def on_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder in which commands train on the small samples."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: sample(name))
+    train_on(monkeypatch)
+    evaluate_little(monkeypatch)
     return tmp_path
 
 

@@ -177,7 +177,7 @@ from common.lazy import keras, tf_keras, tfp
 keras.layers, tf_keras.layers, tfp.layers
 import os, sys
 growth = tf.config.experimental.get_memory_growth
-print(all(growth(gpu) for gpu in tf.config.list_physical_devices("GPU")))
+print([growth(gpu) for gpu in tf.config.list_physical_devices("GPU")])
 print("one", file=sys.stderr, flush=True)
 os.write(2, b"two")
 """
@@ -198,7 +198,9 @@ def test_tensorflow_starts_without_a_word_and_what_follows_is_heard(
 def test_every_gpu_of_this_machine_has_memory_growth(
     started: subprocess.CompletedProcess[str],
 ) -> None:
-    assert started.stdout == "True\n"
+    if started.stdout == "[]\n":
+        pytest.skip("this machine has no GPU")
+    assert "False" not in started.stdout
 
 
 def test_tensorflow_speaks_when_asked_to() -> None:

@@ -98,7 +98,7 @@ def test_a_whole_run_is_the_one_that_training_makes(
     sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port: Any = program("rmsprop_vae")
-    short = dataclasses.replace(port, config=partial(port.config, steps=250))
+    short = dataclasses.replace(port, config=partial(port.config, steps=250, hidden=16))
     monkeypatch.setattr(dose_response, "program", lambda module: short)
     data = sample("mnist")
     progress = fit(port.experiment(short.config(), data, Seeded(3)), NoCheckpoints())
@@ -137,7 +137,9 @@ def test_a_shift_is_rejected_and_the_right_module_is_not() -> None:
 
 
 def test_the_kept_results_have_every_seed_and_the_lockstep_finds_every_mistake() -> None:
-    for module, mistakes in kept.load_results(dose_response.RESULTS).items():
+    results = kept.load_results(dose_response.RESULTS)
+    assert results
+    for module, mistakes in results.items():
         assert set(mistakes) <= {m.what for m in dose_response.MISTAKES if m.module == module}
         for entry in mistakes.values():
             assert list(entry["runs"]) == [str(seed) for seed in range(len(entry["runs"]))]

@@ -90,9 +90,7 @@ def short_golden(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("document", ["000", pytest.param("004", marks=pytest.mark.long)])
 def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
-    document: str,
     short_golden: Callable[..., Path],
     whole: Callable[[str], Dataset],
     capsys: pytest.CaptureFixture[str],
@@ -106,15 +104,14 @@ def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
         return []
 
     monkeypatch.setattr(miniature, "find", find)
-    folder = short_golden(document, "float64")
+    folder = short_golden("000", "float64")
     assert verify.main(["--golden", str(folder)]) == 0
-    found = of_number(document)
-    assert found is not None and asked == [found.module]  # whose miniatures are looked for
+    assert asked == ["mlp_vae"]  # whose miniatures are looked for
 
     def nudge(content: dict[str, Any]) -> None:
         content["loss"][3] *= 1 + 1e-9
 
-    folder = short_golden(document, "float64", change=nudge)
+    folder = short_golden("000", "float64", change=nudge)
     assert verify.main(["--golden", str(folder), "--json", str(folder / "out.json")]) == 5
     captured = capsys.readouterr()
     assert "step 4: loss" in captured.out
@@ -252,6 +249,18 @@ def test_a_module_without_a_recording_is_not_passed_over(
     assert "of mlp_vae in float32" in capsys.readouterr().err
 
 
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that works at its first call, and answers the same to later ones."""
+    answers: list[Any] = []
+
+    def call(*args: Any, **options: Any) -> Any:
+        if not answers:
+            answers.append(function(*args, **options))
+        return answers[0]
+
+    return call
+
+
 @pytest.mark.long
 def test_verify_says_whether_it_found_whole_runs(
     tmp_path: Path,
@@ -261,6 +270,8 @@ def test_verify_says_whether_it_found_whole_runs(
 ) -> None:
     whole("mnist")
     monkeypatch.chdir(tmp_path)  # the results are found from any folder
+    monkeypatch.setattr("reproductions.evidence.lockstep.verify", once(verify_one))
+    monkeypatch.setattr(miniature, "replay", once(miniature.replay))
     assert verify.main(["rmsprop_vae", "--precision", "float32"]) == 0
     assert "equivalent within" in capsys.readouterr().out
     monkeypatch.setattr(whole_runs, "available", list)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ import pytest
 from common import chance, plotting
 from common.datasets import Dataset
 from common.errors import BadInput
+from common.program import Program
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
-from reproductions.evidence.documents import of_number
-from tests.conftest import SLOW, SLOW_DOCUMENTS, long_where
+from reproductions.evidence.documents import DOCUMENTS, of_number
+from reproductions.evidence.miniature import Replay, SixteenCodes, Trained
+from tests.conftest import SLOW, SLOW_DOCUMENTS, load_whole, long_where
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 RECORDINGS = sorted(GOLDEN.glob("*/miniature-*.json"))
@@ -31,6 +34,37 @@ NUMBERS = {  # printed or in History; of images
     "rmsprop_vae": (1, 400),
     "tfp_cvae": (30, 450),
 }
+
+
+class Right(NamedTuple):
+    """A port without mistakes, trained on the images and the chance of a miniature."""
+
+    port: Program
+    recording: miniature.Recording
+    data: Dataset
+    trained: Trained
+
+
+def train(path: Path) -> Right:
+    """Trains the port of a miniature."""
+    recording = miniature.load(path)
+    document = of_number(recording.words["document"])
+    assert document is not None
+    port = program(document.module)
+    data = load_whole(port.dataset)
+    experiment = miniature.prepare(port, recording, data)
+    return Right(port, recording, data, miniature.train(experiment, recording))
+
+
+@pytest.fixture(scope="module")
+def right() -> Callable[[Path], Right]:
+    """`train`, once for all tests of a miniature."""
+    return cache(train)
+
+
+def float64(module: str) -> Path:
+    """The miniature of a module in double precision."""
+    return GOLDEN / DOCUMENTS[module].number / "miniature-float64.json"
 
 
 def test_every_document_has_its_miniatures() -> None:
@@ -48,23 +82,46 @@ def test_every_document_has_its_miniatures() -> None:
     ids=lambda p: f"{p.parent.name}-{p.stem[10:]}",
 )
 def test_the_port_prints_and_draws_what_the_original_did(
-    path: Path, whole: Callable[[str], Dataset]
+    path: Path, right: Callable[[Path], Right]
 ) -> None:
-    recording = miniature.load(path)
-    document = of_number(recording.words["document"])
-    assert document is not None
-    module = document.module
-    port = program(module)
-    ours = miniature.replay(port, recording, whole(port.dataset))
-    entry = miniature.as_entry(module, recording, ours)
+    port, recording, _, trained = right(path)
+    ours = miniature.read_off(port, recording, trained)
+    entry = miniature.as_entry(port.name, recording, ours)
     assert entry["problems"] == []
     if recording.words["precision"] == "float64":  # in float32 001 is beyond its horizon by then
-        assert (entry["numbers"], entry["images"]) == NUMBERS[module]
+        assert (entry["numbers"], entry["images"]) == NUMBERS[port.name]
         assert entry["largest_difference"] < 1e-12
         assert entry["largest_of_a_pixel"] < 1e-12
 
 
 # --- Controls that must fail ----------------------------------------------------------------------
+
+
+def whole_again(right: Right) -> Replay:
+    """The run from its start."""
+    return miniature.replay(right.port, right.recording, right.data)
+
+
+def last_epoch_again(right: Right) -> Replay:
+    """What a run does after the last step of its last epoch: it validates, and in 002 it draws."""
+    model, progress, watch, pictures = right.trained
+    experiment = miniature.prepare(right.port, right.recording, right.data)
+    for variable, trained in zip(experiment.variables, model.variables, strict=True):
+        variable.assign(trained)
+    *rows, last = progress.rows
+    rows.append(last | experiment.validate(len(progress.rows)))
+    progress = dataclasses.replace(progress, rows=rows)
+    if pictures is not None:
+        drawn = SixteenCodes(experiment)
+        drawn.tiles[:0] = pictures.tiles[: -len(drawn.tiles)]
+        pictures = drawn
+    trained = Trained(experiment, progress, watch, pictures)
+    return miniature.read_off(right.port, right.recording, trained)
+
+
+def end_again(right: Right) -> Replay:
+    """What a run does after its training: it prints its results and draws its pictures."""
+    return miniature.read_off(right.port, right.recording, right.trained)
 
 
 class Control(NamedTuple):
@@ -74,6 +131,7 @@ class Control(NamedTuple):
     mistake: str
     patch: Patch
     rung: str
+    again: Callable[[Right], Replay] = whole_again  # what of the run is made with the mistake
 
 
 def set_to(target: Any, name: str, value: Any) -> Patch:
@@ -99,7 +157,8 @@ def other_validation(module: Any, value: Callable[[Any], dict[str, Any]]) -> Pat
 
     class Wrong(module.Validation):
         def __call__(self, eps: np.ndarray) -> Any:
-            return super().__call__(eps)._replace(**value(super().__call__(eps)))
+            losses = super().__call__(eps)
+            return losses._replace(**value(losses))
 
     return set_to(module, "Validation", Wrong)
 
@@ -166,13 +225,13 @@ EVALUATION, PICTURES = "evaluation", "pictures"
 UNIFORM = lambda n: np.linspace(-1.6, 1.6, n)  # noqa: E731
 CONTROLS = [
     Control("mlp_vae", "axes of the grid swapped",
-            changed(mlp_vae, "grid_codes", lambda z: z[..., ::-1]), PICTURES),
-    Control("mlp_vae", "rows flipped", flipped, PICTURES),
+            changed(mlp_vae, "grid_codes", lambda z: z[..., ::-1]), PICTURES, end_again),
+    Control("mlp_vae", "rows flipped", flipped, PICTURES, end_again),
     Control("mlp_vae", "evenly spaced codes for quantiles",
-            set_to(mlp_vae, "normal_quantiles", UNIFORM), PICTURES),
-    Control("mlp_vae", "Greys for Greys_r", set_to(mlp_vae, "CMAP", "Greys"), PICTURES),
+            set_to(mlp_vae, "normal_quantiles", UNIFORM), PICTURES, end_again),
+    Control("mlp_vae", "Greys for Greys_r", set_to(mlp_vae, "CMAP", "Greys"), PICTURES, end_again),
     Control("mlp_vae", "a sigmoid too many",
-            changed(mlp_vae, "pictures_of", lambda x: 1 / (1 + np.exp(-x))), PICTURES),
+            changed(mlp_vae, "pictures_of", lambda x: 1 / (1 + np.exp(-x))), PICTURES, end_again),
     Control("mlp_vae", "every second epoch printed", set_to(mlp_vae, "PRINT_EVERY", 2), EVALUATION),
     Control("mlp_vae", "the mean cost for the last batch's",
             set_to(mlp_vae, "report", mean_cost), EVALUATION),
@@ -185,28 +244,34 @@ CONTROLS = [
     Control("mlp_vae", "ten times the learning rate",
             set_to(mlp_vae, "TF1Adam", lambda v, rate: TF1_ADAM(v, 10 * rate)), "update"),
     Control("conv_vae", "validation without the KL",
-            other_validation(conv_vae, lambda v: {"kl": np.zeros_like(v.kl)}), EVALUATION),
-    Control("conv_vae", "validation on training images", of_training_images(conv_vae), EVALUATION),
-    Control("conv_vae", "validation with the training's noise", with_training_noise, EVALUATION),
-    Control("conv_vae", "labels of other points", shifted_labels, PICTURES),
+            other_validation(conv_vae, lambda v: {"kl": np.zeros_like(v.kl)}),
+            EVALUATION, last_epoch_again),
+    Control("conv_vae", "validation on training images",
+            of_training_images(conv_vae), EVALUATION, last_epoch_again),
+    Control("conv_vae", "validation with the training's noise",
+            with_training_noise, EVALUATION, last_epoch_again),
+    Control("conv_vae", "labels of other points", shifted_labels, PICTURES, end_again),
     Control("conv_vae", "no sigmoid",
-            changed(conv_vae, "pictures_of", lambda p: np.log(p) - np.log1p(-p)), PICTURES),
-    Control("rmsprop_vae", "rows not flipped", flipped, PICTURES),
+            changed(conv_vae, "pictures_of", lambda p: np.log(p) - np.log1p(-p)),
+            PICTURES, end_again),
+    Control("rmsprop_vae", "rows not flipped", flipped, PICTURES, end_again),
     Control("rmsprop_vae", "quantiles for evenly spaced codes",
-            set_to(rmsprop_vae, "GRID", np.linspace(-2, 2, 20)), PICTURES),
+            set_to(rmsprop_vae, "GRID", np.linspace(-2, 2, 20)), PICTURES, end_again),
     Control("rmsprop_vae", "the loss of step 2 printed as that of step 1",
             set_to(rmsprop_vae, "report", lambda p: f"Step 1, Loss: {p.losses[1, 0]:f}"),
             EVALUATION),
     Control("elbo_cvae", "the training's ELBO for the test's",
-            of_training_images(elbo_cvae), EVALUATION),
+            of_training_images(elbo_cvae), EVALUATION, last_epoch_again),
     Control("elbo_cvae", "GIF rule off by one",
             changed(elbo_cvae, "document_frames", lambda kept: [max(k - 1, 0) for k in kept]),
-            PICTURES),
+            PICTURES, end_again),
     Control("elbo_cvae", "pictures darker by a grey level",
-            changed(elbo_cvae, "pictures_of", lambda p: p * 254 / 255), PICTURES),
-    Control("tfp_cvae", "class mean of the next digit", other_digit, PICTURES),
+            changed(elbo_cvae, "pictures_of", lambda p: p * 254 / 255),
+            PICTURES, last_epoch_again),
+    Control("tfp_cvae", "class mean of the next digit", other_digit, PICTURES, end_again),
     Control("tfp_cvae", "mean over images for mean over batches",
-            other_validation(tfp_cvae, lambda v: {"loss": v.loss[:1]}), EVALUATION),
+            other_validation(tfp_cvae, lambda v: {"loss": v.loss[:1]}),
+            EVALUATION, last_epoch_again),
 ]  # fmt: skip
 TF1_ADAM = mlp_vae.TF1Adam
 
@@ -217,22 +282,30 @@ TF1_ADAM = mlp_vae.TF1Adam
     ids=lambda c: f"{c.module}: {c.mistake}",
 )
 def test_a_mistake_is_found_on_its_rung(
-    control: Control, whole: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
+    control: Control, right: Callable[[Path], Right], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = program(control.module)
-    [(_, recording)] = miniature.find(GOLDEN, [control.module], "float64")
+    without_mistake = right(float64(control.module))
     control.patch(monkeypatch)
-    ours = miniature.replay(port, recording, whole(port.dataset))
-    found = miniature.compare(recording, ours)
+    found = miniature.compare(without_mistake.recording, control.again(without_mistake))
     assert found, "passed"
     assert found[0].rung == control.rung, found[0]
 
 
-def test_a_result_of_training_images_is_found(whole: Callable[[str], Dataset]) -> None:
-    port = program("mlp_vae")
+@pytest.mark.long
+@pytest.mark.parametrize("module", SLOW)
+def test_the_last_epoch_again_without_a_mistake_is_the_originals(
+    module: str, right: Callable[[Path], Right]
+) -> None:
+    """What the controls of a last epoch are measured against."""
+    without_mistake = right(float64(module))
+    again = last_epoch_again(without_mistake)
+    assert miniature.compare(without_mistake.recording, again) == []
+
+
+def test_a_result_of_training_images_is_found(right: Callable[[Path], Right]) -> None:
+    port, recording, _, trained = right(float64("mlp_vae"))
     wrong = dataclasses.replace(port, results=of_other_images(port.results))
-    [(_, recording)] = miniature.find(GOLDEN, ["mlp_vae"], "float64")
-    [found] = miniature.compare(recording, miniature.replay(wrong, recording, whole("mnist")))
+    [found] = miniature.compare(recording, miniature.read_off(wrong, recording, trained))
     assert str(found).startswith("evaluation: printed number 18")
 
 

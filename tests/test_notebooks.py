@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from common import datasets
 from common.datasets import Dataset
 from notebooks.__main__ import HERE, LANGUAGES, PART, execute, notebook, prose
 from reproductions import MODULES
-from tests.conftest import ROOT, SLOW, long_where
+from tests.conftest import ROOT, SLOW, long_where, small_of, train_on
 
 SECTIONS = ["top", "Data", "Model", "Loss", "Training", "Pictures", "The command"]
 STARTS_THE_COMMAND = '\nif __name__ == "__main__":\n    sys.exit(main())\n'
@@ -110,11 +109,9 @@ def test_a_committed_notebook_was_run_from_top_to_bottom_and_proved(module: str)
 
 
 @pytest.mark.parametrize("module", long_where(lambda module: module in SLOW, MODULES))
-def test_every_cell_runs_on_a_sample(
-    module: str, sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_cell_runs_on_a_sample(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All cells but the set-up and the proof, which needs the whole data set."""
-    monkeypatch.setattr(datasets, "load", lambda name: sample(name))
+    train_on(monkeypatch, lambda name: small_of(module))
     shown: list[Any] = []
     book = types.ModuleType(f"notebook_{module}")
     monkeypatch.setitem(sys.modules, book.__name__, book)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ from reproductions.explorer import models
 IMAGES = 40
 SAMPLED, SAMPLES = 3, 50  # images and draws of the log-likelihood
 NATS = 2e-4  # float32 networks, relative
+
+
+@cache
+def kept(module: str) -> Any:
+    """A kept model, in TensorFlow."""
+    return program(module).load(REFERENCE / module)
 
 
 class Twin:
@@ -114,7 +121,7 @@ def test_the_digit_that_is_asked_for_is_drawn_around_its_prior(module: str, digi
     z = eps.reshape(15, 2) + twin.prior_mean(labels)
     expected = twin.model.decode(z, labels).reshape(3, 5, 28, 28)
     assert port.draw is not None
-    drawn = port.draw(port.load(REFERENCE / module), digit, eps)
+    drawn = port.draw(kept(module), digit, eps)
     np.testing.assert_allclose(drawn, expected, atol=1e-4)
     others = twin.model.decode(eps.reshape(15, 2) + twin.prior_mean((labels + 1) % 10),
                                (labels + 1) % 10)  # fmt: skip

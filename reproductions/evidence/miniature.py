@@ -132,6 +132,15 @@ class Forgetful:
         return None
 
 
+class Trained(NamedTuple):
+    """What a port's training in miniature left, and what was seen of it."""
+
+    experiment: Experiment
+    progress: Progress
+    watch: Watch
+    pictures: SixteenCodes | None  # of 002
+
+
 def replay(program: Program, recording: Recording, data: Dataset) -> Replay:
     """Runs a port's command path on the images and the chance of a miniature.
 
@@ -140,6 +149,11 @@ def replay(program: Program, recording: Recording, data: Dataset) -> Replay:
       recording: of its original.
       data: the port's data set, whole.
     """
+    return read_off(program, recording, train(prepare(program, recording, data), recording))
+
+
+def prepare(program: Program, recording: Recording, data: Dataset) -> Experiment:
+    """The port's experiment, with the images and the chance of the miniature."""
     words = recording.words
     cut = dataclasses.replace(
         data,
@@ -153,16 +167,25 @@ def replay(program: Program, recording: Recording, data: Dataset) -> Replay:
     config = program.config(**({"steps": words["steps"]} if "steps" in settings else {}))
     miniature = chance.Miniature(words["seed"])
     experiment = program.experiment(config, cut, miniature, words["precision"])
-    experiment = dataclasses.replace(experiment, block=1)  # so that every mark can be looked at
-    watch = Watch(experiment, words["marks"])
-    pictures = SixteenCodes(experiment, miniature) if words["document"] == "002" else None
+    return dataclasses.replace(experiment, block=1)  # so that every mark can be looked at
+
+
+def train(experiment: Experiment, recording: Recording) -> Trained:
+    """Trains to the end as a run does, and looks where the recording did."""
+    watch = Watch(experiment, recording.words["marks"])
+    pictures = SixteenCodes(experiment) if recording.words["document"] == "002" else None
     listeners: list[Listener] = [watch, *([] if pictures is None else [pictures])]
     progress = fit(experiment, Forgetful(), listeners)
+    return Trained(experiment, progress, watch, pictures)
 
+
+def read_off(program: Program, recording: Recording, trained: Trained) -> Replay:
+    """Makes the results and the pictures of a trained model; all numbers as the recording has."""
+    experiment, progress, watch, pictures = trained
     rows = progress.rows
     results = program.results(experiment)
     printed = [float(number) for line in watch.reports for number in PRINTED.findall(line)]
-    scatter = any(call.startswith("scatter") for call in words["calls"])
+    scatter = any(call.startswith("scatter") for call in recording.words["calls"])
     shown = document_pictures(program, experiment, progress, scatter)
     numbers = {
         "initial": watch.initial,
@@ -177,18 +200,17 @@ def replay(program: Program, recording: Recording, data: Dataset) -> Replay:
         "history_loss": np.array([row["loss"] for row in rows]),
         "history_val_loss": np.array([row.get("val_loss", np.nan) for row in rows]),
         "whole": np.concatenate([*shown.points, np.ravel(results.get("class_mean", []))]),
+        "tiles": np.array(shown.tiles if pictures is None else pictures.tiles),
     }
-    tiles = shown.tiles if pictures is None else pictures.tiles
-    numbers["tiles"] = np.array(tiles)
     return Replay(experiment, progress, numbers, watch.reports, shown.colour_maps)
 
 
 class SixteenCodes:
     """Listens to 002: the picture that it draws before training and after each epoch."""
 
-    def __init__(self, experiment: Experiment, miniature: chance.Miniature) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._codes = miniature.codes("frame", (16, experiment.latent_dim))
+        self._codes = experiment.chance.codes("frame", (16, experiment.latent_dim))
         self.tiles: list[np.ndarray] = []
         self._draw(experiment.frame())
 
