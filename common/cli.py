@@ -187,6 +187,14 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
     return parse_name
 
 
+def output_file(text: str) -> Path:
+    """The `type` of an option that names a file to write, so that a wrong one costs no work."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder, or is in none")
+    return path
+
+
 def _folder(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("the name of a folder is empty or impossible")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.cli import OneLineParser, bounded, run_command
+from common.cli import OneLineParser, bounded, output_file, run_command
 from common.errors import BadInput
 from common.evaluation import DRAWN, SAMPLES
 from common.pictures import grid_codes, normal_quantiles
@@ -66,7 +66,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         help=f"samples of z for each of them (default: {SAMPLES})",
     )  # fmt: skip
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE",
+        "--picture", type=output_file, metavar="FILE",
         help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
     )  # fmt: skip
     options = parser.parse_args(argv)
@@ -76,8 +76,6 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     ports = [program(r.module) for r in records]
     if options.picture and not any(port.draw for port in ports):
         parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
-    if options.picture and (options.picture.is_dir() or not options.picture.parent.is_dir()):
-        parser.error(f"--picture: {options.picture} is a folder, or is in none")
     data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
     experiments = [
         port.reopen(folder, data[port.dataset])

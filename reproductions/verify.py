@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, output_file, run_command
 from common.errors import VerificationFailed
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
@@ -51,7 +51,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision", choices=["float32", "float64", "both"], default="both",
         help="which recordings to follow (default: both)",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON, too")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write the table as JSON, too"
+    )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="a folder that holds the data sets"
     )
@@ -62,8 +64,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if module not in MODULES:
             names = ", ".join(document.module for document in RECORDED)
             parser.error(f"no module {module!r}: choose from {names}")
-    if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
-        parser.error(f"--json: {options.json} is a folder, or is in none")
     return options
 
 

@@ -24,6 +24,7 @@ from common.datasets import Dataset
 from common.errors import DataUnavailable
 from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.sharpness import eager
 
 SAMPLES = Path(__file__).parent / "samples"
 ROOT = Path(__file__).parent.parent
@@ -179,6 +180,13 @@ def on_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     train_on(monkeypatch)
     evaluate_little(monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def without_graphs() -> Iterator[None]:
+    """For runs in this process whose few steps are sooner made than compiled."""
+    with eager():
+        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +24,9 @@ from common.cli import run_command
 from common.errors import BadInput
 from common.training import Progress
 from reproductions import MODULES, program, rmsprop_vae
-from reproductions.evidence.sharpness import eager
 from tests.conftest import ROOT, evaluate_little, train_on
 
+pytestmark = pytest.mark.usefixtures("without_graphs")
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
 
 
@@ -38,13 +37,6 @@ def complaint(capsys: pytest.CaptureFixture[str], module: str) -> str:
     assert text.count("\n") == 1
     assert "Traceback" not in text
     return text
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_graphs() -> Iterator[None]:
-    """The few steps of these runs are sooner made than compiled."""
-    with eager():
-        yield
 
 
 @pytest.fixture(scope="module")

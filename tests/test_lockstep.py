@@ -17,6 +17,7 @@ from common.errors import BadInput
 from reproductions import GOLDEN, program, verify
 from reproductions.evidence import miniature, whole_runs
 from reproductions.evidence.documents import RECORDED, of_number
+from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one
 from tests.conftest import SLOW_DOCUMENTS, long_where
 
@@ -182,7 +183,7 @@ def test_an_entry_may_stray_by_what_adam_can_do_in_float32(
     precision: str, rates: float, allowed: bool
 ) -> None:
     """Twice the learning rate after one step, in a bias whose norm is one learning rate."""
-    recording = lockstep.load(GOLDEN / "001" / f"lockstep-{precision}.json")
+    recording = recording_of("conv_vae", precision)
     learning_rate = 1e-3
     weights = {1: recording.weights[1].copy()}
     variable = recording.names.index("conv2d_transpose_2/bias:0")

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
-from reproductions import GOLDEN, conv_vae, program
+from reproductions import conv_vae, program
 from reproductions.evidence.controls import CONTROLS, Control
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
-from reproductions.evidence.lockstep import verify
+from reproductions.evidence.documents import RECORDED
+from reproductions.evidence.lockstep import recording_of, verify
 from reproductions.evidence.mistakes import planted
 from reproductions.evidence.sharpness import eager
 from tests.conftest import SLOW, long_where
@@ -33,9 +32,8 @@ def first_rejected(
 
     The steps run without a graph: for so few, making one takes longer.
     """
-    number = DOCUMENTS[module].number
-    recording = lockstep.load(GOLDEN / number / f"lockstep-{precision}.json")
     port = program(module)
+    recording = recording_of(module, precision)
     with eager():
         return verify(port, recording, whole(port.dataset), steps).first_bad_step
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from common import datasets
-from common.datasets import Dataset
-from tests.conftest import ROOT
+from tests.conftest import ROOT, train_on
 
 READMES = ("README.md", "README.zh-CN.md")
 DOCS = [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
@@ -21,13 +18,9 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_python_example_runs(
-    sample: Callable[[str], Dataset],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: sample(name))
+    train_on(monkeypatch)
     (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
     names: dict[str, object] = {}
     for block in blocks((ROOT / READMES[0]).read_text(), "python"):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,11 @@ import pytest
 from common import display
 from common.datasets import Dataset
 from reproductions import mlp_vae
-from reproductions.evidence.sharpness import eager
 from tests.conftest import ROOT, command, small_disk
 from tests.killing import assert_whole, outcome
 
+pytestmark = pytest.mark.usefixtures("without_graphs")
 SMALL = ["--epochs", "2", "--batch-size", "500", "--hidden", "8"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_graphs() -> Iterator[None]:
-    """The few steps of the runs in this process are sooner made than compiled."""
-    with eager():
-        yield
 
 
 def one_line(text: str) -> str:

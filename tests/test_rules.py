@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import lockstep
-from reproductions import GOLDEN
 from reproductions.evidence import rules
-from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.lockstep import recording_of
 
 THEIRS = np.linspace(550.0, 160.0, rules.STEPS)
 SIZES = 10.0 ** np.arange(-9, 0.1, 0.25)  # relative differences, from far below each rule on
@@ -73,7 +71,7 @@ def test_the_lockstep_finds_what_its_verdict_says() -> None:
 
 def test_a_rule_sees_the_losses_that_were_kept() -> None:
     """A kept difference of 1e-5 at step 1 is 0.005 nats of mlp_vae's first loss."""
-    recording = lockstep.load(GOLDEN / DOCUMENTS["mlp_vae"].number / "lockstep-float32.json")
+    recording = recording_of("mlp_vae", "float32")
     assert recording.loss[0] * 1e-5 > 1e-3
     entry = {"float32": {"difference": [1e-5, *[0.0] * (rules.STEPS - 1)], "problems": []}}
     assert [rules.finds(rule, "mlp_vae", entry) for rule in rules.RULES[:3]] == [True] * 3
