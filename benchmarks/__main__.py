@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks import parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
+from common.cli import bounded, output_file
 from common.files import write_atomically
 from reproductions import program
 from reproductions.evidence import speed
@@ -40,8 +41,8 @@ SAME = 1e-3  # largest relative difference of a rival's first losses from ours
 HERE = Path(__file__).parent
 
 
-# glibc's malloc keeps what is freed: without this PyTorch gets its large tensors from the kernel
-# anew at every step, and its convolutions take up to twice as long. Ours run as they are.
+# With these settings glibc's malloc keeps what is freed. Without them PyTorch asks the kernel for
+# its large tensors at every step, and its convolutions take up to twice as long. Ours do without.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -119,16 +120,16 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=bounded(int, 1, 1_000), default=7)
     parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
     parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
-    parser.add_argument("--output", type=Path, help="a JSON file to keep the times in")
+    parser.add_argument("--output", type=output_file, help="a JSON file to keep the times in")
     parser.add_argument("--documents", type=Path, help="the folder of the documents' texts")
     options = parse(parser)
     if (options.tf114 or options.tf200) and not options.documents:
         parser.error("the originals need --documents, too")
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    if options.documents and not any(options.documents.glob("00?_*.txt")):
+        parser.error(f"--documents: {options.documents} holds no document")
 
     content: dict[str, Any] = {**machine(), "rounds": options.rounds, "modules": {}}
     print(json.dumps(content), flush=True)

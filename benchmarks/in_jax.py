@@ -12,7 +12,6 @@ import numpy as np
 
 from benchmarks.workload import Workload
 
-VARIANTS = ("step", "scan")
 Array = Any
 Parameters = Sequence[Array]  # in the order of our variables
 

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.workload import Workload
 
-VARIANTS = ("eager", "channels-last", "compile")
 Parameters = Sequence[Tensor]  # in the order of our variables
 
 # --- The models -----------------------------------------------------------------------------------

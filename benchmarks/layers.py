@@ -13,13 +13,12 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import seconds_of
 from benchmarks.__main__ import machine
 from benchmarks.worker import MATRIX
-from common import devices
+from common.cli import output_file
 from common.files import write_atomically
 
 BATCH = 100
@@ -170,9 +169,8 @@ def main() -> None:
         prog="python -m benchmarks.layers", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
+    parser.add_argument("--output", type=output_file, help="a JSON file to keep the numbers in")
     options = parser.parse_args()
-    devices.prefer_onednn()
     from common.lazy import tf
 
     square = tf.random.normal([MATRIX, MATRIX])

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import parse, seconds_of
 from benchmarks.__main__ import machine
+from common.cli import output_file
 from common.files import write_atomically
 from reproductions import program
 from reproductions.evidence import speed
@@ -47,9 +47,15 @@ def main() -> None:
         prog="python -m benchmarks.scale", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, help="a JSON file to keep the numbers in")
+    parser.add_argument(
+        "--output", type=output_file,
+        help="a JSON file to keep the numbers in; what it has of other modules stays there",
+    )  # fmt: skip
     options = parse(parser)
     content: dict[str, Any] = {**machine(), "points": []}
+    if options.output and options.output.exists():
+        points = json.loads(options.output.read_text(encoding="utf-8"))["points"]
+        content["points"] = [p for p in points if p["module"] not in options.modules]
     for module in options.modules:
         for axis in speed.AXES:
             seconds = 0.0

@@ -2,10 +2,10 @@
 
 For each module: the seconds from the command to the end of its first training step, compared with
 those that importing TensorFlow and TensorFlow Probability take; then a run (`--quick`, or with
---full the document's whole training), its seconds split into steps, validation and pictures after
-each epoch with checkpoints, pictures at the end, final evaluation, and the rest (imports, data,
-compilation); its peak resident memory, and what the peak was after a third and after two thirds of
-the training: memory that grows shows there. Linux only.
+--full the document's whole training), its seconds split into steps (the first of which compiles),
+validation, frame and preview after each epoch, pictures at the end, final evaluation, and the rest
+(imports, data, checkpoints); its peak resident memory, and what the peak was after a third and
+after two thirds of the training: memory that grows shows there. Linux only.
 """
 
 from __future__ import annotations

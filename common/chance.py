@@ -8,8 +8,9 @@ state to save and a resumed run ends with the same bits as one that was never st
 place. The training loop cannot tell which of them it has: that is what makes the proof a proof of
 the code that trains.
 
-Numbers are drawn by NumPy's Philox (counter-based: any position can be reached directly) and always
-in float32, then cast, so a float64 run starts from the same numbers.
+`Seeded` draws from NumPy's Philox (counter-based: any position can be reached directly). Initial
+weights and noise are float32 in every run and then cast, so a float64 run starts from the same
+numbers.
 """
 
 from __future__ import annotations

@@ -24,38 +24,39 @@ class Display:
 
     def __init__(self, experiment: Experiment, quiet: bool) -> None:
         self._experiment, self._quiet = experiment, quiet
-        self._bar = (
+        self.bar = (
             tqdm(total=experiment.steps, unit="step", dynamic_ncols=True)
             if not quiet and sys.stderr.isatty()
             else None
         )
 
     def on_steps(self, progress: Progress) -> None:
-        if self._bar is None:
+        if self.bar is None:
             return
-        if self._bar.n == 0:  # a resumed run starts in the middle
-            self._bar.initial = self._bar.n = self._bar.last_print_n = progress.step
+        if self.bar.n == 0:  # a resumed run starts in the middle
+            self.bar.initial = self.bar.n = self.bar.last_print_n = progress.step
         loss, reconstruction, kl = progress.losses[-1]
         if self._experiment.round_name == "epoch":
             last = self._experiment.last_round
             current = min(len(progress.rows) + 1, last)
-            self._bar.set_description(f"epoch {current}/{last}", refresh=False)
-        self._bar.set_postfix_str(
+            self.bar.set_description(f"epoch {current}/{last}", refresh=False)
+        self.bar.set_postfix_str(
             f"loss {loss:.6g}, reconstruction {reconstruction:.4g}, KL {kl:.3g}", refresh=False
         )
-        self._bar.update(progress.step - self._bar.n)
+        self.bar.update(progress.step - self.bar.n)
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         if self._quiet:
             return
         if report is not None:
             tqdm.write(report)
-        if self._bar is None:
+            sys.stdout.flush()  # a pipe would keep it back
+        if self.bar is None:
             print(self._line(progress.rows[-1]), flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def _line(self, row: Row) -> str:
         name = self._experiment.round_name

@@ -28,12 +28,12 @@ class TrainingFailed(Failure):
 
 
 class VerificationFailed(Failure):
-    """A port strays from its recording."""
+    """A comparison of the ports with their originals does not hold."""
 
     exit_code = 5
 
 
 class Interrupted(Failure):
-    """The user, or the system, asked the run to stop; it has been saved."""
+    """The user, or the system, asked the command to stop; a training that had begun is saved."""
 
     exit_code = 130

@@ -1,8 +1,8 @@
 """Evaluates a trained model: ELBO terms, log-likelihood, how often the wanted digit is drawn.
 
-All metrics are of the test set, per image and in nats. What `reconstruction` is a likelihood of
-differs from document to document; `LIKELIHOODS` says it, and metrics compare only where it is the
-same.
+All metrics are of the test set; losses and likelihoods are in nats per image, `objective` as the
+document reduces it. The documents have different likelihoods of an image: `LIKELIHOODS` describes
+them, and metrics compare only where they are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Draw = Callable[[Any, int, np.ndarray], np.ndarray]  # (model, digit, normal cod
 
 SAMPLES = 500  # of z for each image's log-likelihood
 IMAGES = 100  # whose log-likelihood the end of a run estimates; the whole test set takes minutes
-ACTIVE = 0.01  # a latent unit is active if its z_mean varies more than this over the images
+ACTIVE = 0.01  # a latent unit is active if the variance of its z_mean over the images is larger
 DRAWN = 1_000  # pictures of each digit, from the prior
 FACTOR_BATCHES = 16  # batches from which the objective's factors are estimated
 LIKELIHOODS = {
@@ -37,11 +37,13 @@ class PerImage(NamedTuple):
 
     reconstruction: tf.Tensor  # [batch], with the z that eps makes
     kl: tf.Tensor  # [batch], in closed form
-    log_weight: tf.Tensor  # [batch]: log p(x|z) + log p(z) - log q(z|x)
+    log_weight: tf.Tensor  # [batch]: log p(x|z) + log p(z) - log q(z|x), without the constant
 
 
 def per_image(experiment: Experiment, images: Any, labels: Any, eps: Any) -> PerImage:
-    """The terms of the ELBO; the expectation of `log_weight` over eps is the ELBO itself.
+    """The terms of the ELBO; the mean of `log_weight` over eps is the ELBO without its constant.
+
+    `log_normaliser` gives the constant.
 
     Args:
       experiment: with a trained model.
@@ -73,8 +75,9 @@ def evaluate(
     The log-likelihood of an image is at least its ELBO. Importance sampling (Burda et al. 2016,
     arXiv:1509.00519) estimates the difference on the first `images` test images; `log_likelihood`
     is the ELBO of all images plus the mean of that difference. With a finite number of samples it
-    errs towards the ELBO. Its standard error is that of the difference over the images, and of the
-    noise in the ELBO; it says nothing of other test sets.
+    errs towards the ELBO. Its standard error is that of the difference over the images, together
+    with that of the ELBO's noise, for which the variance of the log-weights stands in; it says
+    nothing of other test sets.
 
     Args:
       experiment: with a trained model.
@@ -189,21 +192,25 @@ def encode_test_set(experiment: Experiment) -> Posterior:
 # --- Is the wanted digit drawn? -------------------------------------------------------------------
 
 
-def wanted_digits(experiment: Experiment, z_mean: np.ndarray, draw: Draw) -> dict[str, Any]:
+def wanted_digits(
+    experiment: Experiment, z_mean: np.ndarray, draw: Draw, drawn: int
+) -> dict[str, Any]:
     """Asks a conditional model for each digit, and a classifier what it drew.
 
     Args:
       experiment: with a trained model.
       z_mean: posterior means of the test images, [n, latent].
       draw: the module's `sample`.
+      drawn: how many pictures of each digit to draw from the prior.
 
     Returns:
-      `right`, how many of 1,000 pictures from the prior show the wanted digit, for each digit;
+      `right`, how many of the pictures from the prior show the wanted digit, for each digit;
       `grid_right`, the same of the document's 225 quantiles; `share`, of all pictures from the
       prior; `nearest_class_mean`, the share of test images whose z_mean lies nearest to their own
-      class's mean: the prior's, or where all classes have one prior, that of the training codes.
+      class's mean: the prior's, or where all classes have one prior, that of the codes of the first
+      10,000 training images.
     """
-    eps = experiment.chance.codes("wanted", (DRAWN, experiment.latent_dim))
+    eps = experiment.chance.codes("wanted", (drawn, experiment.latent_dim))
     quantiles = normal_quantiles(15)
     grid = grid_codes(quantiles, quantiles).reshape(-1, 2)
     right = count_right(np.stack([draw(experiment.model, digit, eps) for digit in range(10)]))
@@ -212,7 +219,7 @@ def wanted_digits(experiment: Experiment, z_mean: np.ndarray, draw: Draw) -> dic
     return {
         "right": right.tolist(),
         "grid_right": grid_right.tolist(),
-        "share": float(right.sum() / (10 * DRAWN)),
+        "share": float(right.sum() / (10 * drawn)),
         "nearest_class_mean": float(
             np.mean(distance.argmin(axis=1) == experiment.data.test_labels)
         ),

@@ -12,7 +12,7 @@ EXPECTED = Path(__file__).with_name("expected.json")  # reproductions.evidence.t
 
 
 def expectation(module: str, record: Mapping[str, Any], path: Path = EXPECTED) -> str | None:
-    """The last value of a finished run, compared with the interval that 95 % of such runs end in.
+    """The last value of a finished run, compared with where one further run is expected to end.
 
     Args:
       module: the run's.
@@ -34,8 +34,8 @@ def expectation(module: str, record: Mapping[str, Any], path: Path = EXPECTED) -
     decimals = max(0, 1 - math.floor(math.log10(high - low)))
     low_text, high_text, text = (f"{x:,.{decimals}f}" for x in (low, high, value))
     line = (
-        f"reference: {low_text} to {high_text} (95 % of runs, {known['seeds']} seeds);"
-        f" this run: {text}, "
+        f"reference: {low_text} to {high_text} (95 % prediction interval of {known['seeds']}"
+        f" seeds); this run: {text}, "
     )
     if low <= value <= high:
         return line + "inside"

@@ -41,7 +41,7 @@ class Program:
     name: str  # of the module
     document: str  # number and section
     dataset: str  # "mnist" or "fashion_mnist"
-    likelihood: str  # what `reconstruction` is one of: a key of common.evaluation.LIKELIHOODS
+    likelihood: str  # of an image given its code: a key of common.evaluation.LIKELIHOODS
     summary: str  # one line, for --help and the list
     cmap: str  # the document's colour map
     config: type  # the module's Config
@@ -54,7 +54,7 @@ class Program:
     # Columns of the history that the first panel shows, with their legends.
     columns: Mapping[str, str] = field(default_factory=lambda: {"loss": "training"})
     reconstruction_unit: str = "nats per image"
-    results: Callable[[Experiment], dict[str, Any]] = lambda _: {}  # what the document prints last
+    results: Callable[[Experiment], dict[str, Any]] = lambda _: {}  # what is computed last
     # Conditional models: (model, digit, standard normal codes) -> pictures.
     draw: Callable[[Any, int, Any], Any] | None = None
 
@@ -79,7 +79,7 @@ class Program:
 
         None for settings that are neither the document's nor those of `--quick`.
         """
-        usual = {} if not record.quick else self.quick
+        usual = self.quick if record.quick else {}
         if record.config != dataclasses.asdict(self.config(**usual)):
             return None
         return expectation(self.name, dataclasses.asdict(record))
@@ -94,7 +94,7 @@ class Program:
             return self.config(**record.config)
         except (TypeError, BadInput) as error:
             raise BadInput(
-                f"{folder / 'run.json'} has settings that {self.name} does not have ({error})"
+                f"{folder / 'run.json'} has settings that {self.name} cannot have ({error})"
             ) from error
 
     def load(self, folder: str | Path) -> Any:
@@ -135,13 +135,18 @@ class Program:
         return self.config_of(record, Path(folder)), Seeded(record.seed), record.dtype, weights
 
     def evaluate(
-        self, experiment: Experiment, z_mean: np.ndarray | None = None, **sizes: Any
+        self,
+        experiment: Experiment,
+        z_mean: np.ndarray | None = None,
+        drawn: int | None = None,
+        **sizes: Any,
     ) -> dict[str, Any]:
         """The metrics of a trained model, see `common.evaluation`.
 
         Args:
           experiment: with the trained model.
           z_mean: posterior means of the test images, [n, latent]; computed if left out.
+          drawn: how many pictures of each digit a conditional model draws; None: as many as a run.
           **sizes: `images`, `samples` and `track` of `evaluation.evaluate`.
         """
         from common import evaluation
@@ -150,7 +155,9 @@ class Program:
             z_mean = evaluation.encode_test_set(experiment).z_mean
         metrics = evaluation.evaluate(experiment, z_mean, self.likelihood, **sizes)
         if self.draw:
-            metrics["wanted_digits"] = evaluation.wanted_digits(experiment, z_mean, self.draw)
+            drawn = drawn or evaluation.DRAWN
+            wanted = evaluation.wanted_digits(experiment, z_mean, self.draw, drawn)
+            metrics["wanted_digits"] = wanted
         return metrics
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -271,6 +278,8 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         again = f"python -m reproductions.{program.name} --resume --output {folder}"
         if options.data_dir:
             again += f" --data-dir {shlex.quote(str(options.data_dir))}"
+        if options.tensorboard:
+            again += " --tensorboard"
         raise Interrupted(f"{str(error) or 'stopped'}. Continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()

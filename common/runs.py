@@ -68,7 +68,8 @@ class Record:
         default_factory=list
     )  # where either was different
     finished: bool = False
-    results: dict[str, Any] = field(default_factory=dict)  # what the document computes at its end
+    # What the document computes last, and the last row of the history as final_*.
+    results: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)  # see `evaluation.evaluate`
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -337,6 +338,8 @@ def _held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise BadInput(f"another process is at work in {folder}: wait for it") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise BadInput(f"cannot write to {folder} ({error}): name another folder") from error
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ INCLUDE = re.compile(r"^<!-- include (\w+)(.*) -->\n", re.MULTILINE)
 
 def source_of(module: str) -> str:
     """The module's text, up to the lines that start it as a command."""
-    text = (HERE.parent / "reproductions" / f"{module}.py").read_text()
+    text = (HERE.parent / "reproductions" / f"{module}.py").read_text(encoding="utf-8")
     return text.partition('if __name__ == "__main__":')[0]
 
 
@@ -47,7 +47,7 @@ def starts(source: str) -> dict[str, int]:
 
 def prose(name: str, language: str, values: dict[str, str]) -> str:
     """A file of prose, with what it includes."""
-    text = (HERE / "prose" / f"{name}.{language}.md").read_text()
+    text = (HERE / "prose" / f"{name}.{language}.md").read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(key, value)
 
@@ -107,7 +107,9 @@ def main() -> None:
     for module in options.modules or MODULES:
         kept = HERE / f"{module}.{LANGUAGES[0]}.ipynb"
         ran = execute(notebook(module, LANGUAGES[0])) if options.execute else None
-        ran = ran or (json.loads(kept.read_text()) if kept.exists() else {"cells": []})
+        ran = ran or (
+            json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"cells": []}
+        )
         for language in LANGUAGES:
             content = notebook(module, language)
             new, old = ([c for c in b["cells"] if "outputs" in c] for b in (content, ran))

@@ -59,7 +59,7 @@ class Config(Settings):
     epochs: int = setting(100, "passes over the 60,000 images", 1, 10_000)
     batch_size: int = setting(100, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-4, "learning rate of Adam", 1e-12, 1)
-    latent_dim: int = setting(50, "dimensions of z", 1, 10_000)
+    latent_dim: int = setting(50, "dimensions of z", 1, 256)
 
 
 # --- Data -----------------------------------------------------------------------------------------

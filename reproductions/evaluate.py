@@ -62,13 +62,16 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         " for the MLPs, half an hour for tfp_cvae)",
     )  # fmt: skip
     parser.add_argument(
-        "--samples", type=bounded(int, 2, 100_000), default=SAMPLES, metavar="N",
+        "--samples", type=bounded(int, 2, 10_000), default=SAMPLES, metavar="N",
         help=f"samples of z for each of them (default: {SAMPLES})",
     )  # fmt: skip
     parser.add_argument(
         "--picture", type=output_file, metavar="FILE",
         help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
     )  # fmt: skip
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="a folder that holds the data sets"
+    )
     options = parser.parse_args(argv)
     records = [_record(folder) for folder in options.runs]  # before any work
     sizes = {"images": options.images, "samples": options.samples}
@@ -76,18 +79,19 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     ports = [program(r.module) for r in records]
     if options.picture and not any(port.draw for port in ports):
         parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
-    data = {dataset: datasets.load(dataset) for dataset in {port.dataset for port in ports}}
+    needed = {port.dataset for port in ports}
+    data = {dataset: datasets.load(dataset, options.data_dir) for dataset in needed}
     experiments = [
         port.reopen(folder, data[port.dataset])
         for folder, port in zip(options.runs, ports, strict=True)
     ]
-    found = [_metrics(e, port, sizes) for e, port in zip(experiments, ports, strict=True)]
-    rows = list(zip(names, found, strict=True))
-
     print(HEADER)
-    for name, metrics in rows:
-        print(as_line(name, metrics))
+    found = []
+    for name, experiment, port in zip(names, experiments, ports, strict=True):
+        found.append(_metrics(experiment, port, sizes))
+        print(as_line(name, found[-1]), flush=True)  # each of them may take half an hour
     print()
+    rows = list(zip(names, found, strict=True))
     for likelihood in dict.fromkeys(metrics["likelihood"] for metrics in found):
         alike = dict.fromkeys(n for n, metrics in rows if metrics["likelihood"] == likelihood)
         print(f"{', '.join(alike)}: {likelihood}.")
@@ -172,10 +176,14 @@ def interval(right: int, of: int) -> tuple[float, float]:
 
 
 def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
-    print("\nHow often the wanted digit was drawn, in per cent (95 % intervals below)")
+    print(
+        "\nHow often the wanted digit was drawn, in per cent (for codes drawn from the prior with"
+        "\n95 % intervals; the codes of the grid are always the same)"
+    )
     print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
     for name, digits in wanted:
         _print_shares(f"{name}: prior", digits["right"], DRAWN)
+        _print_intervals(digits["right"], DRAWN)
         _print_shares(f"{name}: grid", digits["grid_right"], 225)
     if original:
         right = original_right()
@@ -189,13 +197,14 @@ def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> N
 
 
 def _print_shares(name: str, right: Sequence[int] | np.ndarray, of: int) -> None:
-    pairs = [(int(k), of) for k in right] + [(int(sum(right)), 10 * of)]
-    print(f"{name:{WIDTH}}" + "".join(f"{k / n:8.0%}" for k, n in pairs))
-    bounds = [interval(k, n) for k, n in pairs]
-    print(
-        f"{'':{WIDTH}}"
-        + "".join(f"{f'{100 * low:.0f}–{100 * high:.0f}':>8}" for low, high in bounds)
-    )
+    shares = [*(k / of for k in right), sum(right) / (10 * of)]
+    print(f"{name:{WIDTH}}" + "".join(f"{share:8.0%}" for share in shares))
+
+
+def _print_intervals(right: Sequence[int], of: int) -> None:
+    bounds = [*(interval(k, of) for k in right), interval(sum(right), 10 * of)]
+    cells = (f"{100 * low:.0f}–{100 * high:.0f}" for low, high in bounds)
+    print(" " * WIDTH + "".join(f"{cell:>8}" for cell in cells))
 
 
 def _grids(model: Any, draw: Draw) -> np.ndarray:

@@ -62,7 +62,7 @@ CMAP = "Greys_r"
 class Config(Settings):
     """The document's settings and, below them, variants of ours."""
 
-    epochs: int = setting(50, "passes over the 55,000 images", 1, 100_000)
+    epochs: int = setting(50, "epochs of 55,000 // batch_size batches", 1, 5_000)
     batch_size: int = setting(128, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "learning rate of Adam", 1e-12, 1)
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)

@@ -66,7 +66,7 @@ CMAP = "gray"
 class Config(Settings):
     """The document's settings."""
 
-    steps: int = setting(3_000, "batches to train on", 1, 10_000_000)
+    steps: int = setting(3_000, "batches to train on", 1, 300_000)
     batch_size: int = setting(64, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "learning rate of RMSProp", 1e-12, 1)
     hidden: int = setting(512, "units of each hidden layer", 1, 10_000)

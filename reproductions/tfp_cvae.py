@@ -16,7 +16,7 @@ Kept quirks
   4. The cross-entropy clips its probabilities, and guards its logarithms as well.
   5. `.shuffle(10000)` shuffles partially, and an epoch's two losses are not quite the same mean.
   6. Two linear layers make the class means, where one would do.
-  7. The digit that is asked for comes out about half of the time; docs/quirks.md says what helps.
+  7. The digit that is asked for comes out in 4 of 10 pictures; docs/quirks.md says what helps.
 
 Deviations
   1. As printed it does not train; the one repair leaves out `input_shape` of the first Conv2D.
@@ -227,7 +227,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
     """Puts data, model, loss and optimiser together for the loop."""
     model = build(config, chance.initializer(), dtype)
     if config.mean_spread != 1:
-        for layer in model.class_mean.layers:  # two linear ones: half of the factor each
+        for layer in model.class_mean.layers:  # two linear ones: each takes the root of the factor
             layer.kernel.assign(config.mean_spread**0.5 * layer.kernel)
     batches = chance.batches(
         len(data.train_images), config.batch_size, tail="keep", buffer=config.shuffle_buffer

@@ -3,7 +3,7 @@
 Each port is run on the weights, batches and noise of a recording, by the very loop that trains, and
 compared with it step by step (see `common/lockstep.py`). Then it is run whole on a few hundred
 images, and what it prints and draws is compared, too (see `reproductions/evidence/miniature.py`).
-The kept whole runs are compared as distributions (see `reproductions/evidence/whole_runs.py`).
+The kept whole runs are compared as distributions (see `reproductions/evidence/equivalence.py`).
 Exits 0 only if every comparison holds, 5 if one does not.
 """
 
@@ -69,7 +69,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _verify(options: argparse.Namespace) -> None:
     from common import datasets
-    from reproductions.evidence import kept, lockstep, miniature, whole_runs
+    from reproductions.evidence import equivalence, kept, lockstep, miniature
 
     own = options.golden.resolve() == GOLDEN.resolve()
     modules = options.modules or ([document.module for document in RECORDED] if own else [])
@@ -93,22 +93,20 @@ def _verify(options: argparse.Namespace) -> None:
         ours = miniature.replay(port, small, data[port.dataset])
         miniatures.append(miniature.as_entry(module, small, ours))
         print(miniature.as_line(miniatures[-1]), flush=True)
-    compared = [c for c in whole_runs.available() if c.module in modules] if own else []
+    compared = [c for c in equivalence.available() if c.module in modules] if own else []
+    documents = [DOCUMENTS[module] for module in dict.fromkeys(c.module for c in compared)]
+    outliers = {document.module: equivalence.outliers(document) for document in documents}
     if compared:
-        print("\n" + "\n".join([whole_runs.HEADER, *map(whole_runs.as_line, compared)]))
-        print(
-            "\n".join(
-                whole_runs.about_printed(DOCUMENTS[module])
-                for module in dict.fromkeys(c.module for c in compared)
-            )
-        )
+        print("\n" + "\n".join([equivalence.HEADER, *map(equivalence.as_line, compared)]))
+        print("\n".join(map(equivalence.about_printed, documents)))
     elif own:
         print(f"\nWhole runs are not compared: {kept.REFERENCE} has none of these modules.")
     if options.json:
         content = {
             "lockstep": entries,
             "miniature": miniatures,
-            "whole_runs": [whole_runs.as_entry(c) for c in compared],
+            "whole_runs": [equivalence.as_entry(c) for c in compared],
+            "printed_outside": {m: [o._asdict() for o in found] for m, found in outliers.items()},
         }
         write_atomically(options.json, json.dumps(content, indent=1) + "\n")
     failed = [entry for entry in [*entries, *miniatures] if not entry["passed"]]
@@ -116,10 +114,12 @@ def _verify(options: argparse.Namespace) -> None:
         for problem in entry["problems"]:
             print(f"{entry['module']} {entry['precision']}: {problem}")
     different = [c for c in compared if c.equivalent is False]
-    if failed or different:
+    outside = sum(map(len, outliers.values()))
+    if failed or different or outside:
         raise VerificationFailed(
             f"{len(failed)} of {len(entries) + len(miniatures)} recordings are not followed,"
-            f" {len(different)} of {len(compared)} numbers of whole runs not shown equivalent"
+            f" {len(different)} of {len(compared)} numbers of whole runs not shown equivalent,"
+            f" {outside} printed numbers outside the interval of our runs"
         )
 
 

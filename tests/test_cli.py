@@ -86,7 +86,7 @@ BAD_INPUT = [
     ["--objective", "gan"],
     ["--output", ""],
     ["--data-dir", ""],
-    ["--digit", "11"],
+    ["--digit", "10"],
     ["--digit", "-1"],
     ["stray"],
     ["--resume"],
@@ -101,6 +101,7 @@ OF_EVERY_MODULE = [["--batch-size", "0"], ["--no-such-option"], ["--resume"]]
     [
         *(("tfp_cvae", arguments) for arguments in BAD_INPUT),
         *((module, arguments) for module in MODULES for arguments in OF_EVERY_MODULE),
+        ("mlp_cvae", ["--digit", "10"]),
     ],
     ids=lambda part: part if isinstance(part, str) else " ".join(part)[:40],
 )
@@ -161,9 +162,10 @@ def test_the_bar_of_a_resumed_run_counts_only_the_steps_of_this_session(
     experiment = SimpleNamespace(steps=100, round_name="step")
     shown = display.Display(experiment, quiet=False)  # type: ignore[arg-type]
     shown.on_steps(Progress(step=60, losses=np.zeros([60, 3])))
-    shown.on_steps(Progress(step=70, losses=np.zeros([70, 3])))
-    assert shown._bar is not None
-    assert (shown._bar.n, shown._bar.initial) == (70, 60)
+    shown.on_steps(Progress(step=70, losses=np.array([[0.0, 0, 0]] * 69 + [[9, 7, 2]])))
+    assert shown.bar is not None
+    assert (shown.bar.n, shown.bar.initial) == (70, 60)
+    assert shown.bar.postfix == "loss 9, reconstruction 7, KL 2"
     shown.close()
 
 
@@ -215,12 +217,16 @@ def test_a_preview_stands_in_the_folder_while_a_run_trains(
     on_sample: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn: list[tuple[Any, ...]] = []
+    frames: list[np.ndarray] = []
     plain_preview = plotting.preview
 
     def preview(frame: np.ndarray, *rest: Any) -> Figure:
         drawn.append((len(rest[0]), *rest[1:3], rest[-1]))
+        frames.append(frame)
         assert (Path("run") / "preview.png").exists() == (rest[0][-1]["step"] == 4)
-        return plain_preview(frame, *rest)
+        figure = plain_preview(frame, *rest)
+        assert figure.axes[0].get_images()[0].get_clim() == (0, 255)
+        return figure
 
     monkeypatch.setattr(plotting, "preview", preview)
     monkeypatch.setattr(rmsprop_vae, "STEPS_PER_ROW", 2)
@@ -233,6 +239,7 @@ def test_a_preview_stands_in_the_folder_while_a_run_trains(
     capsys.readouterr()
     assert rmsprop_vae.main(options) == 0
     assert [rows for rows, *_ in drawn] == [1, 2]  # the third round is the last: no preview
+    assert (frames[-1] != frames[-2]).any()  # each shows the model of its moment
     assert capsys.readouterr().out.count("preview.png") == 1
     assert not (Path("run") / "preview.png").exists()
 
@@ -278,7 +285,7 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [({"gan": 1}, "settings that mlp_vae does not have"), ({}, "does not fit")],
+    [({"gan": 1}, "settings that mlp_vae cannot have"), ({}, "does not fit")],
 )
 def test_a_run_with_other_settings_than_its_weights_is_one_line(
     damage: dict[str, int], said: str, mine: Path

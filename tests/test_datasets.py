@@ -799,9 +799,17 @@ def test_the_sample_repeats_no_image_and_no_run_of_labels(
     assert max(agreement) < 0.2
 
 
+def test_the_classes_of_fashion_mnist_have_their_names() -> None:
+    assert REAL_SPECS["fashion_mnist"].class_names == (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
+
+
 # --- The registries -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.network
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_registries_have_the_data_sets(name: str) -> None:

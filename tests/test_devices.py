@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,14 @@ from common import devices, lazy
 from tests.conftest import ROOT
 
 HEAVY = ("tensorflow", "keras", "tf_keras", "tensorflow_probability", "matplotlib", "scipy")
+
+
+def test_versions_other_than_the_pinned_ones_are_named(tmp_path: Path) -> None:
+    constraints = tmp_path / "constraints.txt"
+    right = f"numpy=={version('numpy')}; python_version >= '3.11'"
+    constraints.write_text(f"# a comment\n{right}\ntensorflow==1.14.0\n")
+    assert devices.other_versions(constraints) == ["tensorflow 1.14.0"]
+    assert devices.other_versions(tmp_path / "none") == []
 
 
 # --- Before the first use -------------------------------------------------------------------------

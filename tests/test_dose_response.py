@@ -17,6 +17,7 @@ from common.training import Experiment, Losses, fit
 from reproductions import program
 from reproductions.evidence import dose_response, kept
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.miniature import Forgetful
 from reproductions.evidence.mistakes import (
     OPTIMIZER,
     epsilon,
@@ -84,16 +85,6 @@ def test_every_mistake_replaces_a_name_that_its_module_has() -> None:
         assert getattr(module, mistake.name) is good
 
 
-class NoCheckpoints:
-    """Nowhere."""
-
-    def save(self, *_: Any) -> None:
-        pass
-
-    def latest(self) -> None:
-        return None
-
-
 def test_a_whole_run_is_the_one_that_training_makes(
     sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +92,7 @@ def test_a_whole_run_is_the_one_that_training_makes(
     short = dataclasses.replace(port, config=partial(port.config, steps=250, hidden=16))
     monkeypatch.setattr(dose_response, "program", lambda module: short)
     data = sample("mnist")
-    progress = fit(port.experiment(short.config(), data, Seeded(3)), NoCheckpoints())
+    progress = fit(port.experiment(short.config(), data, Seeded(3)), Forgetful())
     rows = dose_response.whole_run("rmsprop_vae", data, 3)
     assert len(rows) == 3
     np.testing.assert_allclose(rows, [row["loss"] for row in progress.rows], rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from common import classifier, evaluation
+from common import classifier, datasets, evaluation, plotting
 from common.chance import Seeded
 from common.datasets import Dataset
 from common.lazy import tf
 from common.training import Losses, Posterior
 from reproductions import evaluate, program
+from reproductions.evidence.kept import REFERENCE
+from tests.conftest import evaluate_little, train_on
 
 PIXELS, LATENT, NOISE = 6, 2, 0.7
 W = np.random.default_rng(0).normal(size=(PIXELS, LATENT))
@@ -214,7 +217,7 @@ def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Datase
         return np.resize(pictures, (len(eps), 28, 28))
 
     z_mean = evaluation.encode_test_set(experiment).z_mean
-    found = evaluation.wanted_digits(experiment, z_mean, draw)
+    found = evaluation.wanted_digits(experiment, z_mean, draw, evaluation.DRAWN)
     assert found["right"][7] == found["grid_right"][7] == 0
     assert min(k for digit, k in enumerate(found["right"]) if digit != 7) > 900
     assert found["share"] == sum(found["right"]) / 10_000
@@ -241,6 +244,57 @@ RECORD = {
     "module": "mlp_vae", "config": {}, "seed": 0, "dtype": "float32", "quick": False,
     "finished": True,
 }  # fmt: skip
+
+
+def test_the_command_prints_and_draws_what_each_model_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheets: list[np.ndarray] = []
+    image_grid = plotting.image_grid
+
+    def noted(images: np.ndarray, *rest: Any) -> Any:
+        sheets.append(images)
+        return image_grid(images, *rest)
+
+    monkeypatch.setattr(plotting, "image_grid", noted)
+    train_on(monkeypatch)
+    evaluate_little(monkeypatch)  # 20 drawn pictures of each digit
+    monkeypatch.setattr(evaluate, "DRAWN", 20)
+    names = ("mlp_cvae", "tfp_cvae")
+    folders = [str(REFERENCE / name) for name in names]
+    picture = tmp_path / "x.png"
+    sizes = ["--images", "3", "--samples", "5"]
+    assert evaluate.main([*folders, *sizes, "--picture", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert picture.stat().st_size > 10_000
+    [sheet] = sheets
+    columns = ("reconstruction", "kl", "objective", "elbo", "log_likelihood", "log_likelihood_se",
+               "effective_samples", "active_units", "kl_weight")  # fmt: skip
+    for k, name in enumerate(names):
+        port = program(name)
+        experiment = port.reopen(REFERENCE / name, datasets.load(port.dataset))
+        metrics = port.evaluate(experiment, images=3, samples=5)
+        row = next(line for line in lines if line.startswith(f"{name}, seed 0 "))
+        numbers = re.findall(r"[-\d.]+", row.removeprefix(f"{name}, seed 0"))
+        assert [float(n) for n in numbers] == [
+            pytest.approx(metrics[column], abs=0.5 if column == "effective_samples" else 0.006)
+            for column in columns
+        ]
+        for what, key, of in (("prior", "right", 20), ("grid", "grid_right", 225)):
+            row = next(line for line in lines if line.startswith(f"{name}, seed 0: {what}"))
+            right = metrics["wanted_digits"][key]
+            shares = [*(n / of for n in right), sum(right) / of / 10]
+            assert re.findall(r"\d+%", row) == [f"{share:.0%}" for share in shares]
+        # The centre of each digit's grid stands in the first of its five rows.
+        first = 5 * (k + 1)  # after the original
+        for digit in range(10):
+            drawn = port.draw(experiment.model, digit, np.zeros([1, 2]))[0]  # type: ignore[misc]
+            around = sheet[first : first + 5, digit]
+            assert np.abs(around - np.clip(drawn, 0, 1)).max(axis=(1, 2)).min() < 1e-5
+    [original] = [line for line in lines if line.startswith("original")]
+    shares = evaluate.original_right().sum(axis=0) / (225 * len(evaluate.original_right()))
+    found = re.findall(r"\d+%", original)
+    assert found == [f"{share:.0%}" for share in [*shares, shares.mean()]]
 
 
 def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib
+import io
 import json
 import re
 import shutil
@@ -17,13 +18,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import stats
 
 from common.errors import BadInput
+from common.pictures import normal_quantiles
 from reproductions import MODULES, program
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import __main__ as command
 from reproductions.explorer import models
-from reproductions.explorer.build import HERE, LANGUAGES, SCRIPTS, TWINS, build, describe, pack
+from reproductions.explorer.build import (
+    GRIDS,
+    HERE,
+    LANGUAGES,
+    SCRIPTS,
+    TWINS,
+    build,
+    describe,
+    pack,
+)
 from reproductions.explorer.measure import codes_to_try, in_node
 from tests.chromium import CHROMIUM, Browser, chromium
 from tests.conftest import ROOT
@@ -36,8 +49,12 @@ PIXELS = 1e-5
 CODES = 5e-5
 # Reconstruction and KL in nats from TensorFlow's, relatively; measured: 4e-6.
 NATS = 1e-4
+# What is drawn, in grey levels, and written, with two decimals, from NumPy's; measured: 0.50001
+# and 0.0052, nearly all of which is rounding.
+LEVEL, CELL = 0.51, 0.01
+# What a nat of KL weighs, where not 1: one counts for a batch of 128 images, or two for 256.
+WEIGHTS = dict.fromkeys(("mlp_vae", "mlp_cvae", "tfp_cvae"), "1/128")
 LARGEST = 8_000_000  # bytes of the page
-LINES = 900  # of JavaScript
 
 RUNS = {
     str(f.parent.relative_to(REFERENCE)): f.parent for f in sorted(REFERENCE.rglob("explorer.npz"))
@@ -58,6 +75,17 @@ def kept(run: str) -> tuple[models.Model, np.ndarray, np.ndarray]:
 
 def test_every_module_and_twin_is_here():
     assert set(RUNS) == {*MODULES, *(f"{module}/{twin}" for module, twin in TWINS.items())}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_kept_codes_are_those_of_the_weights(run):
+    """Weights that are made anew leave the explorer.npz beside them as it was."""
+    with np.load(RUNS[run] / "explorer.npz") as m:
+        first = np.sort(np.concatenate([np.flatnonzero(m["labels"] == k)[:2] for k in range(10)]))
+        step = (m["high"] - m["low"]) / (int(m["levels"]) - 1)
+        z = m["low"] + m["codes"][first] * step
+        mean, _ = models.load(RUNS[run]).encode(m["images"], m["digits"])
+    assert (np.abs(z - mean) <= step).all()
 
 
 @node
@@ -193,9 +221,8 @@ def test_page_fetches_and_evaluates_nothing():
     assert set(re.findall(r'(?:href|src)="([^"]*)"', page)) == {"data:,", "gallery.html"}
 
 
-def test_javascript_is_short():
+def test_every_script_is_on_the_page():
     assert {path.name for path in HERE.glob("*.js")} == set(SCRIPTS)
-    assert sum(len((HERE / name).read_text().splitlines()) for name in SCRIPTS) <= LINES
 
 
 def test_texts_are_whole_in_both_languages():
@@ -233,6 +260,8 @@ def test_packed_weights_come_back():
 
 # --- In a browser ---------------------------------------------------------------------------------
 
+# Park and Miller's generator, in place of the browser's.
+CHANCE = "((n) => () => (n = (16807 * n) % 2147483647) / 2147483647)(1)"
 READY = "find('main').getAttribute('aria-busy') === 'false' && !waiting.size && !refreshing"
 
 
@@ -247,30 +276,212 @@ def open_page(browser: Browser, module: str, **options: Any) -> None:
     browser.wait_until(READY)
 
 
+def runs_of(module: str) -> list[str]:
+    """The runs that the page shows side by side, in its order."""
+    return [module, *(f"{module}/{TWINS[module]}" for _ in range(module in TWINS))]
+
+
+def drawn(browser: Browser, canvases: str) -> list[np.ndarray]:
+    """What is to be seen on the canvases of a JavaScript list, uint8 [height, width, 3] of each."""
+    urls = browser.evaluate(f"{canvases}.map((canvas) => canvas.toDataURL())")
+    content = [base64.b64decode(url.partition(",")[2]) for url in urls]
+    return [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in content]
+
+
+def prior_means(model: models.Model) -> np.ndarray:
+    """Of the ten digits, [10, latent]."""
+    return np.zeros((10, model.latent)) if model.class_mean is None else model.class_mean
+
+
+def nats_of(
+    module: str, model: models.Model, image: np.ndarray, digit: int, z: np.ndarray
+) -> list[tuple[float, float]]:
+    """Reconstruction and KL of an image by the document's formulas, and the proper ones."""
+    digits = np.array([digit])
+    raw = replace(model, output="linear").decode(z[np.newaxis], digits).ravel().astype(float)
+    x = ((image >= 128) if model.binarised else image / 255).ravel()
+    (mean,), (scale,) = model.encode(image[np.newaxis], digits)
+    covariance = scale.astype(float) @ scale.T
+    prior_mean, n = prior_means(model)[digit], model.latent
+    squares = np.trace(covariance) + ((mean - prior_mean) ** 2).sum() - n
+    closed = kl = 0.5 * (squares - np.linalg.slogdet(covariance)[1])
+    if module in ("elbo_cvae", "tfp_cvae"):  # of the one z
+        kl = stats.multivariate_normal(mean, covariance).logpdf(z)
+        kl -= stats.multivariate_normal(prior_mean, np.eye(n)).logpdf(z)
+    if model.output == "linear":
+        squared = 0.5 * ((raw - x) ** 2).sum()
+        return [(squared, kl), (squared + 392 * np.log(2 * np.pi), closed)]
+    document = proper = (np.logaddexp(0, raw) - raw * x).sum()
+    p = (1 / (1 + np.exp(-raw))).astype(np.float32)
+    if module == "rmsprop_vae":
+        document = -(x * np.log(1e-10 + p) + (1 - x) * np.log(np.float32(1) - p)).sum()
+    if module == "tfp_cvae":
+        p = p.astype(float).clip(1e-7, 1 - 1e-7)
+        document = -(x * np.log(p + 1e-7) + (1 - x) * np.log(1 - p + 1e-7)).sum()
+    return [(document, kl), (proper, closed)]
+
+
 @in_a_browser
 @pytest.mark.parametrize("module", MODULES)
 def test_numbers_on_the_page_are_numpys(browser, module):
     open_page(browser, module)
     page = browser.evaluate(
-        "benches.map((b) => ({kind: b.kind, z: b.z, digit: state.digit, image: [...state.image],"
-        " pixels: [...b.decoded.pixels],"
-        " shown: [...b.nats.rows].map((r) => r.cells[1].textContent)}))"
+        "benches.map((b) => ({z: b.z, image: [...state.image], pixels: [...b.decoded.pixels]}))"
     )
-    assert len(page) == 1 + (module in TWINS)
-    for bench in page:
-        twin = bench["kind"] == "twin"
-        model, images, digits = kept(f"{module}/{TWINS[module]}" if twin else module)
+    for run, bench in zip(runs_of(module), page, strict=True):
+        model, images, digits = kept(run)
         i = digits.tolist().index(4)
         assert bench["image"] == images[i].ravel().tolist()
-        mean, scale = model.encode(images[i : i + 1], digits[i : i + 1])
+        mean, _ = model.encode(images[i : i + 1], digits[i : i + 1])
         z = np.array([bench["z"]], np.float32)
         assert np.abs(z - mean).max() < CODES
         picture = model.decode(z, digits[i : i + 1])
         assert np.abs(picture.ravel() - bench["pixels"]).max() < PIXELS
-        if not model.binarised and model.class_mean is None:
-            kl = 0.5 * (scale**2).sum() + 0.5 * (mean**2).sum() - model.latent / 2
-            kl -= np.log(np.diagonal(scale[0])).sum()
-            assert abs(float(bench["shown"][2]) - kl) < 0.01
+    assert browser.complaints() == []
+
+
+@in_a_browser
+@pytest.mark.parametrize("module", MODULES)
+def test_tables_and_pictures_show_what_numpy_computes(browser, module):
+    """Of a seven, with which no page begins, and of a z that is not the mean of its q(z|x)."""
+    open_page(browser, module)
+    seven = browser.evaluate("modules[state.module].digits.indexOf(7)")
+    browser.click(f"#strip button:nth-child({seven + 1})")
+    browser.evaluate(f"Math.random = {CHANCE}")
+    browser.click("#resample")
+    browser.click("#again")
+    browser.wait_until(READY)
+    check_tables(browser, module)
+    check_pictures(browser, module)
+    if module != "elbo_cvae":  # of fifty dimensions there is no grid
+        check_grid(browser, module)
+    assert browser.complaints() == []
+
+
+def check_tables(browser: Browser, module: str) -> None:
+    """Every cell of the nats, of the shares of the wanted digits, and of the codes."""
+    cells = "[...b.{}.rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    page = browser.evaluate(
+        f"benches.map((b) => ({{z: b.z, dims: state.dims, nats: {cells.format('nats')},"
+        f" shares: {cells.format('shares')},"
+        " chosen: [...b.shares.querySelectorAll('.chosen')].map((cell) => cell.cellIndex),"
+        " codes: [...b.readout.querySelectorAll('dd')].map((entry) => entry.textContent)}))"
+    )
+    texts = json.loads((HERE / "en.json").read_text("utf-8"))
+    sampled = ".sampled" * (module in ("elbo_cvae", "tfp_cvae"))
+    names = [texts[f"nats.{k}"] for k in ("reconstruction", f"kl{sampled}", "weight", "sum")]
+    for run, bench in zip(runs_of(module), page, strict=True):
+        model, images, digits = kept(run)
+        seven, z = digits.tolist().index(7), np.array(bench["z"])
+        head, *rows = bench["nats"]
+        assert head == ["", texts["nats.document"], texts["nats.proper"]]
+        assert [row[0] for row in rows] == names
+        weight = WEIGHTS.get(run, "1")
+        assert rows.pop(2)[1:] == [weight, "1"]
+        expected = nats_of(module, model, images[seven], 7, z)
+        for column, (reconstruction, kl), share in zip(
+            (1, 2), expected, (1 / int(weight.split("/")[-1]), 1), strict=True
+        ):
+            found = [float(row[column].replace("−", "-")) for row in rows]
+            wanted = [reconstruction, kl, reconstruction + share * kl]
+            assert np.abs(np.subtract(found, wanted)).max() < CELL, (run, found, wanted)
+
+        (mean,), (scale,) = model.encode(images[seven : seven + 1], digits[seven : seven + 1])
+        deviation = np.sqrt((scale**2).sum(axis=1))
+        told = [[float(v.replace("−", "-")) for v in t[1:-1].split(", ")] for t in bench["codes"]]
+        codes = [vector[bench["dims"]] for vector in (z, mean, deviation)]
+        assert np.abs(np.subtract(told, codes)).max() < CELL, (run, told, codes)
+
+        worth = json.loads((RUNS[run] / "run.json").read_text("utf-8"))["evaluation"]
+        if "wanted_digits" in worth:  # of a thousand pictures of each digit
+            percent = [f"{int(n / 10 + 0.5)} %" for n in worth["wanted_digits"]["right"]]
+            assert bench["shares"] == [[str(k) for k in range(10)], percent]
+        else:
+            assert bench["shares"] == []
+        assert bench["chosen"] == ([7, 7] if bench["shares"] else [])
+
+
+def check_pictures(browser: Browser, module: str) -> None:
+    """The picture of z, the ten draws from the prior, and z as each digit."""
+    page = browser.evaluate("({z: benches.map((b) => b.z), draws: state.draws})")
+    pictures, draws, labels = (
+        drawn(browser, f"benches.map((b) => b.{name})") for name in ("picture", "draws", "labels")
+    )
+    for i, run in enumerate(runs_of(module)):
+        model, _, _ = kept(run)
+        conditional = model.labelled or model.class_mean is not None
+        means, z = prior_means(model), np.array(page["z"][i])
+        same = z - means[7] + means
+        for strip, codes, digits in (
+            (pictures[i], z[np.newaxis], np.array([7])),
+            (draws[i], np.array(page["draws"]) + means[7], np.full(10, 7)),
+            *([(labels[i], same, np.arange(10))] if conditional else []),
+        ):
+            expected = 255 * model.decode(codes, digits).clip(0, 1)
+            found = [strip[:, 30 * k : 30 * k + 28, 0] for k in range(len(codes))]
+            assert np.abs(np.subtract(found, expected)).max() < LEVEL, run
+
+
+def check_grid(browser: Browser, module: str) -> None:
+    """Pictures of the document's grid: column 1 of row 0, the first and the last but one of row 1.
+
+    The view is moved to where that one lies: it fills the plane, with some codes on top.
+    """
+    model, _, _ = kept(module)
+    axis = np.array(GRIDS.get(module, normal_quantiles(15)))
+    n, middle = len(axis), prior_means(model)[7]
+    codes = middle + axis[np.array([[1, 0], [0, 1], [n - 2, 1]])]
+    expected = 255 * model.decode(codes, np.full(3, 7)).clip(0, 1)
+    browser.click("#grid")
+    cells = f"[1, {n}, {2 * n - 2}].map((k) => benches[0].grid[k].picture)"
+    browser.wait_until(f"{cells}.every(Boolean)")
+    found = drawn(browser, cells)
+    assert np.abs(np.subtract([f[:, :, 0] for f in found], expected)).max() < LEVEL
+
+    edges = (axis[1:] + axis[:-1]) / 2
+    x, y = middle + np.array([edges[-2:].mean(), edges[:2].mean()])
+    half = (edges[1] - edges[0]) / 2
+    browser.evaluate(
+        f"Object.assign(benches[0].plane.view, {{x: {x}, y: {y}, half: {half}}}),"
+        " benches[0].plane.draw()"
+    )
+    (plane,) = drawn(browser, "[benches[0].plane.canvas]")
+    at = ((np.arange(28) + 0.5) * len(plane) / 28).astype(int)
+    seen = plane[at][:, at].mean(axis=2)
+    assert np.corrcoef(seen.ravel(), expected[2].ravel())[0, 1] > 0.9
+
+
+@in_a_browser
+def test_plane_draws_z_and_the_codes_where_they_are(browser):
+    """The marker under the pointer, which alone has its colour; and the threes, which are green."""
+    open_page(browser, "mlp_vae")
+    browser.click("#clear")  # no image: no ellipses of q(z|x)
+    browser.click("#legend button:nth-child(4)")
+    across, down = 0.75, 0.125
+    browser.drag("article[data-kind=document] .plane", [(0.5, 0.5), (0.6, 0.5), (across, down)])
+    browser.wait_until(READY)
+    planes = drawn(browser, "benches.map((b) => b.plane.canvas)")
+    half = browser.evaluate("benches[0].plane.view.half")
+    for run, plane in zip(runs_of("mlp_vae"), planes, strict=True):
+        side = len(plane)
+        accent = np.abs(plane.astype(int) - (0xC2, 0x41, 0x0C)).max(axis=2) < 8
+        y, x = np.argwhere(accent).mean(axis=0) + 0.5
+        assert np.hypot(x - across * side, y - down * side) < 2, run
+
+        with np.load(RUNS[run] / "explorer.npz") as m:
+            step = (m["high"] - m["low"]) / (int(m["levels"]) - 1)
+            threes = m["low"] + m["codes"][m["labels"][: len(m["codes"])] == 3] * step
+        place = ((threes * (1, -1) / half + 1) * side / 2).astype(int)
+        place = place[((place > 1) & (place < side - 2)).all(axis=1)]
+        assert len(place) > 900
+        red, green, _ = plane.astype(int).transpose(2, 0, 1)
+        is_green = green - red > 25
+        near = np.zeros((side, side), bool)
+        for i in (-1, 0, 1):
+            for j in (-1, 0, 1):
+                near[place[:, 1] + i, place[:, 0] + j] = True
+        assert is_green[place[:, 1], place[:, 0]].mean() > 0.7, f"{run}: some lie under the name"
+        assert (is_green & ~near).sum() < 0.05 * is_green.sum(), run
     assert browser.complaints() == []
 
 
@@ -356,6 +567,12 @@ def test_language_is_switched_as_a_whole(browser):
 def test_fifty_dimensions(browser):
     open_page(browser, "elbo_cvae")
     assert browser.evaluate("find('bars').children.length") == 50
+    with np.load(RUNS["elbo_cvae"] / "explorer.npz") as measured:
+        largest = np.argsort(-measured["kl"]).tolist()
+    assert browser.evaluate("state.dims") == largest[:2]
+    assert browser.evaluate("[0, 1].map((i) => Number(find(`dim-${i}`).value))") == largest[:2]
+    sliders = "[...find('sliders').querySelectorAll('input')].map((i) => Number(i.dataset.dim))"
+    assert browser.evaluate(sliders) == largest[:8]
     browser.evaluate("find('dim-1').value = 6, find('dim-1').dispatchEvent(new Event('change')), 1")
     browser.wait_until(READY)
     shown = "benches[0].readout.children[1].textContent"

@@ -23,7 +23,7 @@ from common import plotting
 from common.errors import Failure
 from common.pictures import gif, normal_quantiles, png
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import whole_runs
+from reproductions.evidence import equivalence
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.kept import REFERENCE
 from reproductions.gallery import __main__ as command
@@ -171,14 +171,16 @@ def test_whole_runs_are_those_of_the_folder_given(
     (tmp_path / "mlp_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
     views = collect(tmp_path, [])
     final, whole = views[0]["whole_runs"]
-    assert [c.figure for c in (final, whole)] == [
+    assert [c.quantity for c in (final, whole)] == [
         "mean cost of an epoch, final", "mean cost of an epoch, whole curve"
     ]  # fmt: skip
     assert final.verdict == verdict
     assert whole.equivalent is final.equivalent
     assert final.difference == pytest.approx(factor - 1)
-    row = f"<th scope=row>mean cost of an epoch, final<td class=words>{verdict}<td>"
-    assert render(views).count(row) == 1
+    theirs = np.mean([run["epoch_mean_cost"][-1] for run in recorded])
+    means = (f"<td>{mean:,.6g} ({len(recorded)})" for mean in (factor * theirs, theirs))
+    row = f"<th scope=row>mean cost of an epoch, final<td class=words>{verdict}{''.join(means)}"
+    assert render(views).count(f"{row}<td>{factor - 1:+.2%}") == 1
 
 
 def test_whole_runs_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +188,8 @@ def test_whole_runs_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "read_run", lambda *_, **__: None)
     found = [c for view in collect(REFERENCE, []) for c in view["whole_runs"]]
     ours, expected = (
-        [(c.module, c.figure, *c.ours, *c.theirs) for c in comparisons]
-        for comparisons in (found, whole_runs.available())
+        [(c.module, c.quantity, *c.ours, *c.theirs) for c in comparisons]
+        for comparisons in (found, equivalence.available())
     )
     assert ours == expected
 
@@ -198,7 +200,7 @@ def test_runs_that_end_early_are_compared_as_far_as_they_go(tmp_path: Path) -> N
     (tmp_path / "elbo_cvae").mkdir()
     (tmp_path / "elbo_cvae" / "seeds.json").write_text(json.dumps(seeds))
     view = content.read_module(tmp_path, "elbo_cvae")
-    rows = [(c.figure, len(c.ours)) for c in view["whole_runs"]]
+    rows = [(c.quantity, len(c.ours)) for c in view["whole_runs"]]
     assert rows == [("test ELBO, epoch 25", 3), ("test ELBO, first 25 epochs", 3)]
     assert view["bands"]["test_elbo"].seeds == 1, "drawn are whole runs"
 
@@ -465,6 +467,27 @@ def test_contents_of_a_module_are_its_headings(reference: Path, module: str) -> 
     assert contents == headings
     assert (f"{module}-run-0", "The port, seed 7") in contents
     assert {"Training", "Proof", "Kept quirks", "Deviations"} <= {text for _, text in contents}
+
+
+def test_pictures_beside_the_originals_are_those_of_the_runs_that_are_named(
+    tmp_path: Path, reference: Path
+) -> None:
+    """The original's, the kept run's, and a quick run's, which is called one."""
+    own = make_run(tmp_path / "own", "mlp_vae", quick=True)
+    (own / "manifold.png").write_bytes(png(np.full((30, 40), 200, np.uint8)))
+    _, _, part = shown(make_page(reference, own)).partition("<section class=module id=mlp_vae>")
+    part, _, _ = part.partition("</section>")
+    found = re.findall(r'<img src="([^"]+)"[^>]* alt="manifold: ([^"]+)"', part)
+    assert [whose for _, whose in found] == [
+        "the original, TensorFlow 1.14.0", "the port, seed 7", "your run own (quick)"
+    ]  # fmt: skip
+    original, *ours = (pixels({"src": src, "width": 0, "height": 0}) for src, _ in found)
+    recorded = Image.open(GOLDEN / "000" / "picture-manifold.png").convert("L")
+    np.testing.assert_array_equal(original, recorded)
+    for picture, grey in zip(ours, (90, 200), strict=True):
+        assert np.abs(picture.astype(int) - grey).max() <= 2  # of WebP
+    assert "<b>Your run own (quick)</b><br>" in part
+    assert "<b>The port, seed 7</b><br>" in part
 
 
 def test_digits_that_were_asked_for_are_shown_with_tfp_cvae(reference: Path) -> None:

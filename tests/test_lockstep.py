@@ -15,11 +15,11 @@ from common import lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
 from reproductions import GOLDEN, program, verify
-from reproductions.evidence import miniature, whole_runs
+from reproductions.evidence import equivalence, miniature
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one
-from tests.conftest import SLOW_DOCUMENTS, long_where
+from tests.conftest import SLOW_DOCUMENTS, long_where, train_on
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -275,6 +275,42 @@ def test_verify_says_whether_it_found_whole_runs(
     monkeypatch.setattr(miniature, "replay", once(miniature.replay))
     assert verify.main(["rmsprop_vae", "--precision", "float32"]) == 0
     assert "equivalent within" in capsys.readouterr().out
-    monkeypatch.setattr(whole_runs, "available", list)
+    monkeypatch.setattr(equivalence, "available", list)
     assert verify.main(["rmsprop_vae", "--precision", "float32"]) == 0
     assert "Whole runs are not compared" in capsys.readouterr().out
+
+
+RIGHT = {"lockstep": True, "miniature": True, "equivalent": True, "printed": True}
+
+
+@pytest.mark.parametrize("wrong", [None, *RIGHT])
+def test_verify_fails_if_any_of_its_comparisons_does(
+    wrong: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = RIGHT | ({wrong: False} if wrong else {})
+    problems = () if right["lockstep"] else ("step 1",)
+    verdict = lockstep.Verdict(2, 2, np.array([1e-15, 1e-9]), None, problems)
+    small = {
+        "module": "rmsprop_vae", "precision": "float64", "steps": 70, "numbers": 1,
+        "largest_difference": 0.0, "images": 400, "largest_of_a_pixel": 0.0,
+        "passed": right["miniature"], "problems": [] if right["miniature"] else ["pictures"],
+    }  # fmt: skip
+    ours = np.array([1.0, 1.001]) if right["equivalent"] else np.array([2.0, 2.001])
+    compared = equivalence.Comparison("rmsprop_vae", "loss", ours, np.array([1.0, 1.001]))
+    outside = [] if right["printed"] else [equivalence.Outlier(1_000, 9.0, 1.0, 2.0)]
+    train_on(monkeypatch)
+    monkeypatch.setattr("reproductions.evidence.lockstep.verify", lambda *_, **__: verdict)
+    monkeypatch.setattr(miniature, "replay", lambda *_: None)
+    monkeypatch.setattr(miniature, "as_entry", lambda *_: small)
+    monkeypatch.setattr(equivalence, "available", lambda: [compared])
+    monkeypatch.setattr(equivalence, "outliers", lambda document: outside)
+    code = verify.main(["rmsprop_vae", "--precision", "float64"])
+    assert code == (0 if wrong is None else 5)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "float64" in line]
+    verdicts = [line.split()[-1] for line in lines if not line.endswith(("step 1", "pictures"))]
+    assert verdicts == ["equal" if right[part] else "DIFFERENT" for part in list(RIGHT)[:2]]
+
+
+def test_digits_are_those_of_the_worst_step_so_far() -> None:
+    verdict = lockstep.Verdict(3, 3, np.array([1e-15, 1e-9, 1e-12]), None, ())
+    assert [verdict.digits(step) for step in (1, 2, 3, 4)] == [pytest.approx(15), 9, 9, None]

@@ -235,6 +235,12 @@ CONTROLS = [
     Control("mlp_vae", "every second epoch printed", set_to(mlp_vae, "PRINT_EVERY", 2), EVALUATION),
     Control("mlp_vae", "the mean cost for the last batch's",
             set_to(mlp_vae, "report", mean_cost), EVALUATION),
+    Control("mlp_vae", "weights larger by a hundredth",
+            changed(chance.RecordedInitializer, "truncated_normal", lambda w: 1.01 * w),
+            "initial values"),
+    Control("mlp_vae", "twice the loss",
+            changed(mlp_vae, "loss", lambda losses: losses._replace(loss=2 * losses.loss)),
+            "forward pass"),
     Control("mlp_vae", "4,999 images held back", set_to(mlp_vae, "HELD_BACK", 4_999), "data"),
     Control("mlp_vae", "pixels divided by 256",
             set_to(mlp_vae, "PIXEL_SCALE", np.float32(1 / 256)), "data"),
@@ -300,6 +306,25 @@ def test_the_last_epoch_again_without_a_mistake_is_the_originals(
     without_mistake = right(float64(module))
     again = last_epoch_again(without_mistake)
     assert miniature.compare(without_mistake.recording, again) == []
+
+
+def test_variables_of_other_shapes_are_all_that_is_said(right: Callable[[Path], Right]) -> None:
+    port, recording, data, _ = right(float64("mlp_vae"))
+    words = recording.words | {"variables": recording.words["variables"][:-1]}
+    numbers = recording.numbers | {"initial": recording.numbers["initial"][:-1]}
+    fewer = miniature.Recording(words, numbers)
+    [found] = miniature.compare(fewer, miniature.replay(port, recording, data))
+    assert found.rung == "variables"
+
+
+def test_miniatures_are_found_beside_each_other_and_in_folders(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "000"):
+        folder.mkdir(exist_ok=True)
+        for suffix in ("json", "npz"):
+            name = f"miniature-float64.{suffix}"
+            (folder / name).write_bytes((GOLDEN / "000" / name).read_bytes())
+    found = miniature.find(tmp_path, ["mlp_vae"], "both")
+    assert [module for module, _ in found] == ["mlp_vae", "mlp_vae"]
 
 
 def test_a_result_of_training_images_is_found(right: Callable[[Path], Right]) -> None:

@@ -49,7 +49,6 @@ def test_the_wrong_variant_is_rejected(
     with planted(control.mistake):
         rejected = first_rejected(control.mistake.module, precision, whole, steps=latest)
     assert rejected is not None
-    assert rejected <= latest
 
 
 def test_what_float32_cannot_see_float64_does() -> None:

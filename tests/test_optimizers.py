@@ -30,7 +30,7 @@ def up(number: float) -> float:
     return float(np.float32(number))
 
 
-# --- The formulas, from originals.md --------------------------------------------------------------
+# --- The formulas ---------------------------------------------------------------------------------
 
 
 def tf1_adam(

@@ -365,10 +365,11 @@ class ShowsCode:
 def data() -> Dataset:
     """A small data set of noise; MLPs hold the first 5,000 training images back."""
     random = np.random.RandomState(0)
-    images = random.randint(0, 256, (5_200, SIDE, SIDE)).astype(np.uint8)
-    labels = (np.arange(5_200) % 10).astype(np.uint8)
+    images = random.randint(0, 256, (5_240, SIDE, SIDE)).astype(np.uint8)
+    labels = (np.arange(5_240) // 3 % 10).astype(np.uint8)
+    train, test = slice(0, 5_200), slice(5_200, None)
     names = tuple("0123456789")
-    return Dataset("mnist", names, images, labels, images[:40], labels[:40])
+    return Dataset("mnist", names, images[train], labels[train], images[test], labels[test])
 
 
 def made(module: Any, **settings: Any) -> Any:
@@ -401,9 +402,10 @@ def show_code_rmsprop(model: Any) -> None:
 
 def progress() -> Progress:
     """A history of two rounds, with every column that any module draws."""
-    columns = ("loss", "reconstruction", "kl", "last_loss", "val_loss", "test_elbo", "seconds")
+    columns = ("kl", "loss", "reconstruction", "last_loss", "val_loss", "test_elbo", "seconds")
     rows: list[Row] = [
-        {"epoch": i, "step": 100 * i, **{c: float(i) for c in columns}} for i in (1, 2)
+        {"epoch": i, "step": 100 * i, **{c: 10.0 * k + i for k, c in enumerate(columns)}}
+        for i in (1, 2)
     ]
     frames = [np.full([SIDE, SIDE], i, np.uint8) for i in range(3)]
     return Progress(step=2, losses=np.ones([2, 3]), rows=rows, frames=frames)
@@ -433,9 +435,13 @@ def pictures_of(module: Any) -> tuple[Any, dict[str, Any]]:
 def shows_code(experiment: Any) -> Any:
     """The experiment of a convolutional module with another decoder."""
     model = experiment.model._replace(decoder=ShowsCode())
-    return dataclasses.replace(
-        experiment, model=model, pictures_of=lambda z, labels: np.zeros([len(z), SIDE, SIDE])
-    )
+
+    def pictures_of(z: Array, labels: Array) -> Array:
+        images = np.zeros([len(z), SIDE, SIDE])
+        images[:, 0, :2], images[:, 0, 2] = z[:, :2], labels
+        return images
+
+    return dataclasses.replace(experiment, model=model, pictures_of=pictures_of)
 
 
 def drawn_by(module: Any, experiment: Any) -> dict[str, Any]:
@@ -501,6 +507,8 @@ def test_tfp_cvae_draws_the_grid_around_the_class_mean(digit: int | None) -> Non
         z = np.stack(np.meshgrid(means[d, 0] + QUANTILES, means[d, 1] + QUANTILES), axis=-1)
         np.testing.assert_allclose(drawn[:, :, 0, :2], z, atol=FLOAT32)
         assert str(d) in axes.get_title()
+        for axis, first in zip("xy", z[0, 0], strict=True):
+            assert ticks(axes, axis)[0] == (14.0, f"{first:.2f}".replace("-", MINUS))
 
 
 def test_samples_of_mlp_cvae_are_the_same_codes_as_every_digit() -> None:
@@ -553,15 +561,17 @@ def grey(values: Array) -> Array:
     [
         (mlp_vae, stats.norm.ppf(np.linspace(0.05, 0.95, 10)), False, identity),
         (rmsprop_vae, np.linspace(-3, 3, 10), True, sigmoid_of_tanh),
+        (conv_vae, stats.norm.ppf(np.linspace(0.05, 0.95, 10)), False, special.expit),
     ],
-    ids=["mlp_vae", "rmsprop_vae"],
+    ids=["mlp_vae", "rmsprop_vae", "conv_vae"],
 )
 def test_the_gifs_manifold_lies_as_the_picture_does(
     module: Any, axis: Array, flipped: bool, shown: Callable[[Array], Array]
 ) -> None:
     experiment, _ = pictures_of(module)
     z = np.stack(np.meshgrid(axis, axis), axis=-1)
-    drawn = tiles(experiment.frame())[:, :, 0, :2]
+    frame = conv_vae.frame(experiment.model) if module is conv_vae else experiment.frame()
+    drawn = tiles(frame)[:, :, 0, :2]
     np.testing.assert_array_equal(drawn, grey(shown(z[::-1] if flipped else z)))
 
 
@@ -574,7 +584,84 @@ def test_the_frames_of_mlp_cvae_have_a_column_for_each_digit() -> None:
     np.testing.assert_array_equal(drawn[:, :, 0, 2], np.tile(grey(np.arange(10)), (6, 1)))
 
 
-@pytest.mark.parametrize("module", [mlp_vae, mlp_cvae, conv_vae, elbo_cvae, rmsprop_vae, tfp_cvae])
+def test_the_frames_of_tfp_cvae_have_a_column_for_each_digit() -> None:
+    experiment, _ = pictures_of(tfp_cvae)
+    means = tfp_cvae.class_means(experiment.model)
+    eps = np.random.RandomState(0).rand(6, 10, 2) * 0.1 - means.min()
+    drawn = tiles(tfp_cvae.frame(experiment.model, eps))
+    assert drawn.shape[:2] == (6, 10)
+    np.testing.assert_allclose(drawn[:, :, 0, :2], grey(means + eps), atol=1)
+
+
+def test_the_pictures_of_each_epoch_are_its_frames() -> None:
+    _, pictures = pictures_of(elbo_cvae)
+    epochs = {name: png for name, png in pictures.items() if name.startswith("epochs/")}
+    assert list(epochs) == [f"epochs/image_at_epoch_{i:04d}.png" for i in range(3)]
+    for png, frame in zip(epochs.values(), progress().frames, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), frame)
+
+
+ALL = [mlp_vae, mlp_cvae, conv_vae, elbo_cvae, rmsprop_vae, tfp_cvae]
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_reconstructions_stand_below_their_test_images(module: Any) -> None:
+    experiment, pictures = pictures_of(module)
+    [axes] = pictures["reconstructions.png"].axes
+    drawn = tiles(array_of(axes), gap=2)
+    assert drawn.shape[:2] == (6, 10)
+    assert axes.get_images()[0].get_clim() == (0, 1)
+    images, labels = data().test_images[:30], data().test_labels[:30]
+    z_mean = encode_test_set(experiment).z_mean[:30]
+    if module is elbo_cvae:  # which shows what it trains on, by its own decoder
+        images = 255 * (images >= 127.5)
+        np.testing.assert_allclose(
+            drawn[1::2].reshape(30, SIDE, SIDE)[:, 0, :2],
+            special.expit(z_mean[:, :2]), atol=FLOAT32,
+        )  # fmt: skip
+    else:
+        decoded = experiment.pictures_of(z_mean, labels)
+        np.testing.assert_allclose(drawn[1::2].reshape(decoded.shape), decoded, atol=FLOAT32)
+    np.testing.assert_allclose(drawn[::2].reshape(images.shape), images / 255, atol=FLOAT32)
+
+
+LINES = {  # of the first panel of curves: the legend, and the column of the history
+    mlp_vae: {"mean of the epoch": "loss", "last batch, as printed": "last_loss"},
+    mlp_cvae: {"mean of the epoch": "loss", "last batch, as printed": "last_loss"},
+    conv_vae: {"training": "loss", "validation": "val_loss"},
+    elbo_cvae: {"training": "loss", "test": "test_elbo"},  # the first with the other sign
+    rmsprop_vae: {"mean of 100 steps": "loss", "last of them": "last_loss"},
+    tfp_cvae: {"training": "loss", "validation": "val_loss"},
+}
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_curves_are_what_their_legends_say_and_lie_inside_their_panels(module: Any) -> None:
+    _, pictures = pictures_of(module)
+    rows = progress().rows
+    panels = pictures["curves.png"].axes
+    columns = [LINES[module], {"training": "reconstruction"}, {"training": "kl"}]
+    for axes, expected in zip(panels, columns, strict=True):
+        low, high = axes.get_ylim()
+        for line, (legend, column) in zip(axes.lines, expected.items(), strict=True):
+            sign = -1 if (module, column) == (elbo_cvae, "loss") else 1
+            values = [sign * row[column] for row in rows]
+            assert line.get_label() == legend
+            assert list(line.get_xdata()) == [row[axes.get_xlabel()] for row in rows]
+            assert list(line.get_ydata()) == values
+            assert low <= min(values) < max(values) <= high
+
+
+@pytest.mark.parametrize("module", [m for m in ALL if m is not elbo_cvae])
+def test_the_scatters_circles_are_the_priors(module: Any) -> None:
+    experiment, pictures = pictures_of(module)
+    circles = [p for p in pictures["latent.png"].axes[0].patches if isinstance(p, Circle)]
+    expected = tfp_cvae.class_means(experiment.model) if module is tfp_cvae else [[0, 0]]
+    np.testing.assert_allclose([c.center for c in circles], expected, atol=FLOAT32)
+    assert {c.radius for c in circles} == {1.0}
+
+
+@pytest.mark.parametrize("module", ALL)
 def test_every_figure_has_titles_labels_and_units(module: Any) -> None:
     """A picture may do without axis labels, a plot may not; reconstructions name their rows."""
     _, pictures = pictures_of(module)

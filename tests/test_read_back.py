@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from common import pictures, plotting
 from common.chance import Seeded
 from common.runs import CheckpointFolder, read_csv
 from common.training import Trainer
@@ -57,6 +59,9 @@ class Pair(NamedTuple):
     printed: str
     record: dict[str, Any]
     rows: list[dict[str, float]]
+    seconds: float  # that the command took
+    captions: list[str]  # of the training's GIF
+    drawn: list[tuple[str, str]]  # title and note of each picture, preview included
     losses: np.ndarray  # [step, 3], of the direct run
     expected_rows: list[dict[str, float]]
     experiment: Any  # of the direct run, trained
@@ -76,14 +81,37 @@ def pair(
         train_on(patch, lambda name: small_of(module))
         if module != "rmsprop_vae":  # which evaluates as much as a user's run
             evaluate_little(patch)
+        captions, drawn = noted(patch)
+        began = time.monotonic()
         with contextlib.redirect_stdout(printed):
             assert port.main([*OPTIONS, *options, "--output", str(folder)]) == 0
+        seconds = time.monotonic() - began
         experiment = port.experiment(config(module), small_of(module), Seeded(SEED), "float64")
         losses, rows = directly(experiment)
         yield Pair(
             module, folder, printed.getvalue(), json.loads((folder / "run.json").read_text()),
-            read_csv((folder / "history.csv").read_text()), losses, rows, experiment,
+            read_csv((folder / "history.csv").read_text()), seconds, captions, drawn,
+            losses, rows, experiment,
         )  # fmt: skip
+
+
+def noted(patch: pytest.MonkeyPatch) -> tuple[list[str], list[tuple[str, str]]]:
+    """Lists that fill up with the captions of a run's GIF, and with its pictures' words."""
+    captions: list[str] = []
+    drawn: list[tuple[str, str]] = []
+    gif, to_png = pictures.gif, plotting.to_png
+
+    def noted_gif(frames: Any, lines: list[str]) -> bytes:
+        captions.extend(lines)
+        return gif(frames, lines)
+
+    def noted_png(figure: Any, note: str) -> bytes:
+        drawn.append((figure.get_suptitle() or figure.axes[0].get_title(), note))
+        return to_png(figure, note)
+
+    patch.setattr(pictures, "gif", noted_gif)
+    patch.setattr(plotting, "to_png", noted_png)
+    return captions, drawn
 
 
 def config(module: str) -> Any:
@@ -146,7 +174,8 @@ def test_the_weights_are_those_of_the_direct_run(pair: Pair) -> None:
 def test_the_history_has_the_means_of_the_steps(pair: Pair) -> None:
     name, size = pair.experiment.round_name, pair.experiment.steps_per_round
     assert len(pair.rows) == len(pair.expected_rows)
-    for k, (row, expected) in enumerate(zip(pair.rows, pair.expected_rows, strict=True)):
+    rows = [dict(row) for row in pair.rows]
+    for k, (row, expected) in enumerate(zip(rows, pair.expected_rows, strict=True)):
         assert row.pop(name) == (k + 1 if name == "epoch" else (k + 1) * size)
         assert row.pop("seconds") > 0
         assert row == pytest.approx(expected, rel=1e-12)
@@ -170,6 +199,44 @@ def test_the_lines_on_the_terminal_are_the_documents(pair: Pair) -> None:
         expected = {k: pair.expected_rows[k - 1]["last_loss"] for k in (1, 4, 7, 10)}
         digits = 9
     assert lines == {k: f"{value:.{digits}f}" for k, value in expected.items()}
+
+
+def test_the_log_has_a_line_for_each_row_of_the_history(pair: Pair) -> None:
+    name, end = pair.experiment.round_name, pair.experiment.last_round
+    lines = re.findall(rf"^{name} (\d+)/{end}  loss (\S+)  .*  (\S+) s$", pair.printed, re.M)
+    assert lines == [
+        (f"{row[name]:.0f}", f"{row['loss']:.6g}", f"{row['seconds']:.1f}") for row in pair.rows
+    ]
+
+
+def test_the_seconds_add_up(pair: Pair) -> None:
+    parts = pair.record["seconds"]
+    assert list(parts) == ["training", "pictures", "evaluation"]
+    assert min(parts.values()) > 0
+    assert sum(row["seconds"] for row in pair.rows) <= parts["training"]
+    assert parts["training"] > max(row["seconds"] for row in pair.rows)
+    assert sum(parts.values()) <= pair.seconds
+
+
+def test_pictures_and_captions_say_what_they_are_of(pair: Pair) -> None:
+    name = pair.experiment.round_name
+    rounds = [f"{name} {row[name]:.0f} (quick run)" for row in pair.rows]
+    assert pair.captions == ["before training", *rounds]
+    for _, note in pair.drawn:
+        assert re.fullmatch(rf"QUICK RUN, .*: {pair.module}, .*, seed {SEED}", note)
+    if pair.module == "elbo_cvae":  # which draws two of the usual pictures in its own way
+        titles = [title for title, _ in pair.drawn]
+        assert "elbo_cvae: training on binarised MNIST" in titles
+        assert "Binarised test images, and their reconstructions from z_mean" in titles
+
+
+def test_the_end_of_a_run_tells_what_a_reader_asks_first(pair: Pair) -> None:
+    wanted = pair.record["evaluation"].get("wanted_digits")
+    if wanted is not None:
+        assert wanted["share"] == sum(wanted["right"]) / 200  # of 20 pictures of each digit
+        assert f"drew that digit {100 * wanted['share']:.0f}% of the time" in pair.printed
+    # Quick runs whose other settings are the document's are compared with the kept ones.
+    assert ("\nreference: " in pair.printed) is (pair.module not in SMALLER)
 
 
 def test_the_results_and_the_evaluation_are_of_the_trained_model(pair: Pair) -> None:

@@ -456,7 +456,10 @@ def test_the_partial_shuffle_is_that_of_tf_data(genuine: dict[str, np.ndarray]) 
 # --- The script -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "expected"), [("record", set()), ("generators", {"record"})])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("record", set()), ("generators", {"record"}), ("whole_runs", {"record", "reproductions"})],
+)
 def test_they_stand_alone_on_python_3_7(name: str, expected: set[str]) -> None:
     source = SOURCE.with_name(f"{name}.py")
     ast.parse(source.read_text(), feature_version=(3, 7))

@@ -10,15 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import logsumexp, xlog1py, xlogy
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 from common.datasets import Dataset
+from common.evaluation import LIKELIHOODS, count_right
 from reproductions import MODULES, program
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import models
 
 IMAGES = 40
 SAMPLED, SAMPLES = 3, 50  # images and draws of the log-likelihood
+LIKELIHOOD = {
+    "mlp_vae": "gaussian",
+    "mlp_cvae": "gaussian",
+    "conv_vae": "grey",
+    "elbo_cvae": "binarised",
+    "rmsprop_vae": "grey",
+    "tfp_cvae": "grey",
+}
 NATS = 2e-4  # float32 networks, relative
 
 
@@ -79,9 +88,8 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Data
     port = program(module)
     data = few(whole(port.dataset))
     experiment, twin = port.reopen(REFERENCE / module, data), Twin(module)
-    metrics = dataclasses.replace(port, draw=None).evaluate(
-        experiment, images=SAMPLED, samples=SAMPLES
-    )
+    metrics = port.evaluate(experiment, images=SAMPLED, samples=SAMPLES, drawn=20)
+    assert metrics["likelihood"] == LIKELIHOODS[LIKELIHOOD[module]]
 
     def codes(name: str, n: int) -> np.ndarray:
         return experiment.chance.codes(name, (n, experiment.latent_dim)).astype(np.float64)
@@ -92,16 +100,19 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Data
     constant = 392 * np.log(2 * np.pi) if port.likelihood == "gaussian" else 0  # of 784 pixels
     elbo = -reconstruction.mean() - kl.mean() - constant
     assert metrics["elbo"] == pytest.approx(elbo, rel=NATS)
-    gaps, effective = [], []
+    gaps, effective, spreads = [], [], []
     for i in range(SAMPLED):
         image, label = (
             np.repeat(a[i : i + 1], SAMPLES, 0) for a in (data.test_images, data.test_labels)
         )
         log_weights = twin.terms(image, label, codes(f"importance {i}", SAMPLES))[2]
+        spreads.append(log_weights.var())
         gaps.append(logsumexp(log_weights) - np.log(SAMPLES) - log_weights.mean())
         effective.append(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights)))
     assert metrics["log_likelihood"] - metrics["elbo"] == pytest.approx(np.mean(gaps), abs=0.02)
     assert metrics["effective_samples"] == pytest.approx(np.median(effective), rel=0.02)
+    error = np.hypot(np.std(gaps, ddof=1) / SAMPLED**0.5, (np.mean(spreads) / IMAGES) ** 0.5)
+    assert metrics["log_likelihood_se"] == pytest.approx(error, rel=0.02)
     z_mean = twin.model.encode(data.test_images, data.test_labels)[0]
     assert metrics["active_units"] == sum(np.var(unit) > 0.01 for unit in z_mean.T)
     assert (metrics["images_sampled"], metrics["samples"]) == (SAMPLED, SAMPLES)
@@ -110,6 +121,38 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Data
     of_reconstruction, of_kl = factors.get(module, (1, 1))
     objective = of_reconstruction * reconstruction.mean() + of_kl * kl.mean()
     assert metrics["objective"] == pytest.approx(objective, rel=2e-3)
+    assert metrics["kl_weight"] == pytest.approx(of_kl / of_reconstruction, rel=0.02)
+    if port.draw is not None:
+        centres = twin.model.class_mean
+        if centres is None:
+            first = slice(0, 10_000)
+            images, labels = data.train_images[first], data.train_labels[first]
+            z = twin.model.encode(images, labels)[0]
+            centres = np.stack([z[labels == digit].mean(axis=0) for digit in range(10)])
+        nearest = np.linalg.norm(z_mean[:, np.newaxis] - centres, axis=2).argmin(axis=1)
+        wanted = metrics["wanted_digits"]
+        assert wanted["nearest_class_mean"] == np.mean(nearest == data.test_labels)
+        quantiles = norm.ppf(np.linspace(0.05, 0.95, 15))
+        grid = np.stack(np.meshgrid(quantiles, quantiles), axis=-1).reshape(-1, 2)
+        pictures = [
+            twin.model.decode(grid + twin.prior_mean(labels), labels)
+            for labels in np.repeat(np.arange(10)[:, np.newaxis], len(grid), axis=1)
+        ]
+        right = count_right(np.stack(pictures).reshape(10, -1, 28, 28))
+        assert np.abs(right - wanted["grid_right"]).max() <= 1  # one may lie between two digits
+
+
+def test_the_result_of_mlp_cvae_is_the_cost_of_all_test_images(
+    whole: Callable[[str], Dataset],
+) -> None:
+    port, twin = program("mlp_cvae"), Twin("mlp_cvae")
+    data = few(whole(port.dataset))
+    experiment = port.reopen(REFERENCE / "mlp_cvae", data)
+    eps = experiment.chance.codes("result", (IMAGES, 2)).astype(np.float64)
+    reconstruction, kl, _ = twin.terms(data.test_images, data.test_labels, eps)
+    assert port.results(experiment) == {
+        "result": pytest.approx(reconstruction.sum() + kl.mean(), rel=NATS)
+    }
 
 
 @pytest.mark.parametrize("module", ["mlp_cvae", "tfp_cvae"])

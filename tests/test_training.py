@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import training
 from common.chance import Seeded
 from common.datasets import Dataset
 from common.errors import Interrupted, TrainingFailed
@@ -18,6 +19,7 @@ from common.lazy import tf
 from common.runs import CheckpointFolder
 from common.training import Experiment, Losses, Progress, Trainer, Validation, fit, in_batches
 from reproductions import mlp_vae, rmsprop_vae, tfp_cvae
+from tests.conftest import ROOT
 
 SMALL = mlp_vae.Config(epochs=2, batch_size=50, hidden=8)  # 20 steps an epoch on the sample
 
@@ -118,6 +120,11 @@ def test_blocks_of_any_length_make_the_same_steps(sample: Callable[[str], Datase
     losses = [Trainer(mlp(data, block=n)).run(0, 20) for n in (1, 7, 20)]
     np.testing.assert_array_equal(losses[0], losses[1])
     np.testing.assert_array_equal(losses[0], losses[2])
+
+
+def test_a_kill_loses_no_more_than_is_promised() -> None:
+    promised = "At most 20 seconds of work" in (ROOT / "docs" / "reliability.md").read_text()
+    assert promised and training.CHECKPOINT_SECONDS <= 20
 
 
 def test_xla_and_plain_graphs_agree(sample: Callable[[str], Dataset]) -> None:

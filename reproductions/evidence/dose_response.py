@@ -24,6 +24,7 @@ from common.training import Trainer
 from reproductions import program
 from reproductions.evidence import kept
 from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.equivalence import Comparison, signed
 from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import (
     constant,
@@ -34,7 +35,6 @@ from reproductions.evidence.mistakes import (
     planted,
     reduced,
 )
-from reproductions.evidence.whole_runs import Comparison, signed
 
 if TYPE_CHECKING:
     from common.datasets import Dataset
@@ -103,6 +103,7 @@ def make(modules: Sequence[str], seeds: int) -> None:
                 mistake.what, {"found_at": None, "runs": {}}
             )
             data = datasets.load(program(mistake.module).dataset, quiet=True)
+            kept.stamp(RESULTS, mistake.module, program(mistake.module).source_digest)
             with planted(mistake):
                 if entry["found_at"] is None:
                     entry["found_at"] = found_at(mistake.module)
@@ -128,7 +129,7 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the whole runs count as the original's, by the rule of `whole_runs`."""
+        """Whether the whole runs count as the original's, by the rule of `equivalence`."""
         equivalent = (self.final.equivalent, self.curve.equivalent)
         if self.stopped or False in equivalent:
             return "rejected"

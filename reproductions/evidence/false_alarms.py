@@ -10,10 +10,12 @@ the lockstep's rule with the envelope of the others.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from common.cli import OneLineParser, run_command
 from common.lockstep import ENVELOPES, FLOOR, HORIZON
 from reproductions import GOLDEN
 from reproductions.evidence.documents import RECORDED, Document
@@ -68,11 +70,18 @@ def table() -> list[list[str]]:
     return rows
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    return run_command("false_alarms", lambda: _false_alarms(argv))
+
+
+def _false_alarms(argv: Sequence[str] | None) -> None:
+    OneLineParser(
+        prog="python -m reproductions.evidence.false_alarms",
+        description="Says how often the lockstep's rule would refuse the original itself.",
+    ).parse_args(argv)
     for row in table():
         print(" | ".join(row))
-    return 0
 
 
 if __name__ == "__main__":

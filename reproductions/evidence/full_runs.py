@@ -113,7 +113,7 @@ def _first_run(module: str, folder: Path) -> dict[str, Any]:
     keep_folder(folder, kept.REFERENCE / module)
     with np.load(folder / "steps.npz", allow_pickle=False) as steps:
         first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
-    record = json.loads((folder / "run.json").read_text())
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     environment = record["environment"]
     return {"environment": environment, "first_losses": first, "probe": _probe(module)}
 
@@ -177,7 +177,7 @@ MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png", "explorer.npz")
 def curves(run: Path) -> dict[str, Any]:
     """What is kept of a run: the curves of its history, its final results and its evaluation."""
     rows = read_csv((run / "history.csv").read_text())
-    record = json.loads((run / "run.json").read_text())
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {
         name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]
     }
@@ -216,6 +216,7 @@ def renew(document: Document) -> None:
     if changed is not None:
         raise VerificationFailed(f"{module}: {changed}: make the runs again")
     make_proof(document)
+    kept.renew_stamps(module, content["source_sha256"], port.source_digest)
     content |= {"probe": now, "source_sha256": port.source_digest}
     kept.write(f"{module}/seeds.json", content)
     print(f"{module}: the same computation (first losses within {difference:.1e}), renewed")

@@ -21,6 +21,7 @@ from reproductions import GOLDEN
 _CHECKOUT = Path(__file__).parents[2]
 ROOT = _CHECKOUT if (_CHECKOUT / "artifacts").is_dir() else Path()
 REFERENCE = ROOT / "artifacts" / "reference"
+DIGESTS = "digests.json"  # file of an experiment -> module -> digest of the code that was used
 
 
 def load_seeds(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
@@ -59,6 +60,30 @@ def load_results(name: str) -> dict[str, Any]:
     """What an experiment of the evidence has left so far; nothing before its first result."""
     path = REFERENCE / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def stamp(name: str, module: str, digest: str) -> None:
+    """Notes by which code an experiment's results of a module are made.
+
+    Raises:
+      Failure: there are results of other code.
+    """
+    stamps = load_results(DIGESTS)
+    if stamps.setdefault(name, {}).setdefault(module, digest) != digest:
+        raise Failure(
+            f"{REFERENCE / name} has results of {module} by other code: remove them there, and"
+            f" their digest in {DIGESTS}"
+        )
+    write(DIGESTS, stamps)
+
+
+def renew_stamps(module: str, old: str, new: str) -> None:
+    """Notes that other code computes what an experiment's results of a module were made by."""
+    stamps = load_results(DIGESTS)
+    for made_by in stamps.values():
+        if made_by.get(module) == old:
+            made_by[module] = new
+    write(DIGESTS, stamps)
 
 
 def write(name: str, content: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from common.cli import OneLineParser, run_command
 from common.files import write_atomically
 from reproductions.evidence import dose_response, kept, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
+from reproductions.evidence.equivalence import MARGINS, in_history
 from reproductions.evidence.lockstep import recording_of
-from reproductions.evidence.whole_runs import MARGINS, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"

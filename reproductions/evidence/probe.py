@@ -21,6 +21,7 @@ from common.training import Experiment, Progress, Trainer
 FIRST_STEPS = 5
 TEST_IMAGES = 500
 LIKELIHOOD = {"images": 4, "samples": 20}  # sizes of the sampling of the log-likelihood
+DRAWN = 20  # pictures of each digit that the classifier sees; a run draws 1,000
 ROUNDS = 30  # of a made-up training, on which the module reports
 CODES = 16  # that every digit is drawn from
 LEAST_KL = 1.0  # nats per image, at the spread-out weights
@@ -51,7 +52,7 @@ def probe(program: Any, data: Dataset) -> dict[str, Any]:
         "first_losses": first_losses,
         "validation": experiment.validate(1),
         "results": program.results(experiment),
-        "evaluation": dataclasses.replace(program, draw=None).evaluate(experiment, **LIKELIHOOD),
+        "evaluation": program.evaluate(experiment, drawn=DRAWN, **LIKELIHOOD),
         "frame": summary(experiment.frame()),
         "drawn": drawn(program, experiment) if program.draw else [],
         "report": reports(experiment),
@@ -69,6 +70,7 @@ def spread_out(experiment: Experiment) -> None:
             variable.assign(stddev * np.random.RandomState(i).standard_normal(shape))
         if np.mean(experiment.loss(*data, eps.astype(experiment.dtype)).kl) > LEAST_KL:
             return
+    raise AssertionError(f"no weights give a KL of {LEAST_KL} nats")
 
 
 def drawn(program: Any, experiment: Experiment) -> list[list[float]]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from common import lockstep
 from common.cli import OneLineParser, run_command
+from reproductions import program
 from reproductions.evidence import kept
 from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import RECORDED
@@ -86,6 +87,7 @@ def make() -> None:
     mistakes = [(c.mistake.module, c.mistake.what, c.mistake) for c in CONTROLS]
     for module, what, mistake in [*wanted, *mistakes]:
         entry = content.setdefault(module, {}).setdefault(what, {})
+        kept.stamp(RESULTS, module, program(module).source_digest)
         for precision in lockstep.FLOOR:
             if precision not in entry:
                 entry[precision] = followed(module, precision, mistake)

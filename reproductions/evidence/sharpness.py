@@ -177,6 +177,7 @@ def make(modules: Sequence[str]) -> None:
     """Makes what the file does not have yet."""
     content = kept.load_results(RESULTS)
     for module in modules:
+        kept.stamp(RESULTS, module, program(module).source_digest)
         for precision in lockstep.FLOOR:
             for part, kinds, measure in (
                 (SMALLEST_FOUND, GRADED, smallest_found),

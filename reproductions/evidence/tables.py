@@ -21,20 +21,20 @@ from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import MODULES, program
-from reproductions.evaluate import interval, original_right
+from reproductions.evaluate import original_right
 from reproductions.evidence import (
     dose_response,
+    equivalence,
     false_alarms,
     kept,
     rules,
     sharpness,
     speed,
-    whole_runs,
 )
 from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
+from reproductions.evidence.equivalence import ceil_percent, signed
 from reproductions.evidence.lockstep import floored
-from reproductions.evidence.whole_runs import ceil_percent, signed
 
 FILES = {
     "README.md": "en",
@@ -178,7 +178,7 @@ def lockstep() -> Rows:
 def wholeruns() -> Rows:
     """A row for each compared quantity of whole runs: the means."""
     rows = []
-    for c in whole_runs.available():
+    for c in equivalence.available():
         interval = margin = power = in_spreads = "–"
         if c.interval is not None and c.margin_shown is not None:
             interval = " … ".join(signed(100 * end, 2) for end in c.interval)
@@ -187,7 +187,8 @@ def wholeruns() -> Rows:
         if c.in_spreads is not None:
             in_spreads = signed(c.in_spreads, 1)
         rows.append(
-            [f"`{c.module}`", c.figure, f"{c.ours.mean():.6g} ({len(c.ours)})".replace("-", MINUS),
+            [f"`{c.module}`", c.quantity,
+             f"{c.ours.mean():.6g} ({len(c.ours)})".replace("-", MINUS),
              f"{c.theirs.mean():.6g} ({len(c.theirs)})".replace("-", MINUS),
              signed(100 * c.difference, 2), in_spreads, interval, margin, power, c.verdict]
         )  # fmt: skip
@@ -197,11 +198,11 @@ def wholeruns() -> Rows:
 def spreads() -> Rows:
     """A row for each quantity with several runs on both sides: the spread between seeds."""
     rows = []
-    for c in whole_runs.available():
+    for c in equivalence.available():
         if c.spread is not None and c.shape is not None:
             ratio, low, high, p = c.spread
             rows.append(
-                [f"`{c.module}`", c.figure, f"{c.ours.std(ddof=1):.3g} ({len(c.ours)})",
+                [f"`{c.module}`", c.quantity, f"{c.ours.std(ddof=1):.3g} ({len(c.ours)})",
                  f"{c.theirs.std(ddof=1):.3g} ({len(c.theirs)})", f"{ratio:.2f}",
                  f"{low:.2f} … {high:.2f}", f"{p:.2f}", f"{c.shape:.2f}"]
             )  # fmt: skip
@@ -264,10 +265,8 @@ def wanted() -> Rows:
 
 
 def _shares(right: Any, of: int) -> list[str]:
-    """Per cent of each digit, and of all with the 95 % interval that Wilson's formula gives."""
-    low, high = interval(int(sum(right)), of * len(right))
-    share = f"{100 * sum(right) / of / len(right):.1f}"
-    return [*(f"{100 * n / of:.0f}" for n in right), share, f"{100 * low:.1f} … {100 * high:.1f}"]
+    """Per cent of each digit and of all."""
+    return [*(f"{100 * n / of:.0f}" for n in right), f"{100 * sum(right) / of / len(right):.1f}"]
 
 
 def controls() -> Rows:
@@ -289,6 +288,18 @@ def performance() -> Rows:
             [f"`{module}`", *(f"{s:,.0f}" for s in parts), kept.duration(module), made_with]
         )
     return rows
+
+
+def steps(name: str) -> Table:
+    """The table of what a training step costs, from one of the kept measurements."""
+    return Table(
+        lambda: speed.rows(name),
+        {"en": " | ".join(speed.HEADER),
+         "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
+         " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
+        {"en": f"From `artifacts/reference/speed-{name}.json`.",
+         "zh": f"取自 `artifacts/reference/speed-{name}.json`。"},
+    )  # fmt: skip
 
 
 def layers() -> Rows:
@@ -377,8 +388,8 @@ TABLES = {
     ),
     "wanted": Table(
         wanted,
-        {"en": "wanted digit, % | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | all | 95 % interval",
-         "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部 | 95% 区间"},
+        {"en": "wanted digit, % | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | all",
+         "zh": "指定的数字，% | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 全部"},
         {"en": "From `golden/004/class-grids-*.npz`, `artifacts/reference/<module>/seeds.json` and"
          " `artifacts/reference/<module>/*/run.json`.",
          "zh": "取自 `golden/004/class-grids-*.npz`、`artifacts/reference/<module>/seeds.json` 与"
@@ -428,14 +439,8 @@ TABLES = {
          " change through.",
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
-    "steps": Table(
-        lambda: speed.rows("avx512"),
-        {"en": " | ".join(speed.HEADER),
-         "zh": "模块 | 每步毫秒 | 相对固定批次的一步 | GFLOP | 占峰值 | × PyTorch 最好的 |"
-         " × JAX 最好的 | × 原程序 | 一次运行的步数 | 分钟"},
-        {"en": "From `artifacts/reference/speed-avx512.json`.",
-         "zh": "取自 `artifacts/reference/speed-avx512.json`。"},
-    ),
+    "steps": steps("avx512"),
+    "steps_avx2": steps("avx2"),
     "layers": Table(
         layers,
         {"en": "module | layer | computation | MFLOP | ms | GFLOP/s | of what is possible |"
@@ -587,7 +592,7 @@ def expected_text() -> str:
             "quick": [run[column] for run in seeds.get("quick_runs", [])],
         }
         intervals = {
-            kind: {"seeds": len(v), "interval": whole_runs.prediction_interval(np.array(v))}
+            kind: {"seeds": len(v), "interval": equivalence.prediction_interval(np.array(v))}
             for kind, v in values.items()
             if len(v) >= FEWEST
         }

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import BadInput
-from common.runs import Record, read_record
-from reproductions import MODULES, rmsprop_vae, tfp_cvae
+from common.runs import read_record
+from reproductions import MODULES, rmsprop_vae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 from reproductions.explorer.networks import Layer
@@ -29,11 +29,6 @@ LANGUAGES = ("en", "zh")
 TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.
 GRIDS = {"rmsprop_vae": rmsprop_vae.GRID.tolist()}
-KL_COUNT = {
-    "mlp_vae": 1,
-    "mlp_cvae": 1,
-    "tfp_cvae": tfp_cvae.KL_COUNT,
-}  # over a batch's sum of reconstructions
 EVALUATED = (
     "reconstruction", "kl", "elbo", "log_likelihood", "effective_samples", "kl_weight",
 )  # fmt: skip
@@ -98,18 +93,11 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
         "kl": _numbers(measured["kl"]),
         "evaluation": {key: evaluation[key] for key in EVALUATED},
         "wanted": evaluation.get("wanted_digits"),
-        "weight": _kl_weight(record),
+        "weight": 1 / round(1 / evaluation["kl_weight"]),  # of the reciprocal two digits are kept
         "differences": [
             float(measured[key]) for key in ("numpy_pixels", "javascript_pixels", "rounding_pixels")
         ],
     }
-
-
-def _kl_weight(record: Record) -> float:
-    """What a nat of KL weighs in the run's objective, where a nat of reconstruction weighs 1."""
-    config, count = record.config, KL_COUNT.get(record.module)
-    document = count is not None and config["objective"] == "document"
-    return count / config["batch_size"] if document else 1.0
 
 
 def _numbers(array: np.ndarray) -> list[Any]:

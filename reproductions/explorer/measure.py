@@ -147,7 +147,7 @@ def in_node(
     Returns:
       `mean` [n, latent], `scale` [n, latent, latent] and `decoded` [n, 28, 28].
     """
-    script = "".join((HERE / name).read_text() for name in ("networks.js", "payload.js")) + NODE
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("networks.js", "payload.js")]
     question = {
         "spec": describe(model),
         "weights": base64.b64encode(pack(model)).decode(),
@@ -156,8 +156,9 @@ def in_node(
         "codes": z.tolist(),
     }
     answer = subprocess.run(
-        ["node", "-e", script], input=json.dumps(question), capture_output=True, text=True
-    )
+        ["node", "-e", "".join([*scripts, NODE])],
+        input=json.dumps(question), capture_output=True, text=True,
+    )  # fmt: skip
     if answer.returncode:
         raise BadInput(f"node: {answer.stderr.strip()}")
     found = json.loads(answer.stdout)

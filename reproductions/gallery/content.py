@@ -15,7 +15,7 @@ from common.errors import BadInput
 from common.runs import Record, read_csv, read_record
 from reproductions import GOLDEN, program
 from reproductions.elbo_cvae import document_frames
-from reproductions.evidence import kept, whole_runs
+from reproductions.evidence import equivalence, kept
 from reproductions.evidence.documents import DOCUMENTS, Document
 from reproductions.gallery.pictures import (
     UNREADABLE,
@@ -78,7 +78,7 @@ class ModuleView(TypedDict):
     asked: Picture | None  # see `ASKED`
     bands: dict[str, Band]  # of the port, by column of the history
     lockstep: list[dict[str, Any]]  # verdicts, see `lockstep.as_entry`
-    whole_runs: list[whole_runs.Comparison]
+    whole_runs: list[equivalence.Comparison]
     runs: list[RunView]  # the kept one first
 
 
@@ -134,7 +134,7 @@ def read_module(reference: Path, module: str) -> ModuleView:
         name: read_sheet(GOLDEN / document.number / f"picture-{name}.png")
         for name in document.pictures
     }
-    compared = whole_runs.compare(document, reference) if recorded and has_seeds else []
+    compared = equivalence.compare(document, reference) if recorded and has_seeds else []
     asked = ASKED.get(module)
     has_verdicts = (folder / "lockstep.json").exists()
     has_run = (folder / "run.json").exists()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from common.datasets import SPECS
 from common.evaluation import DRAWN
 from reproductions import program
-from reproductions.evidence.whole_runs import Comparison
+from reproductions.evidence.equivalence import Comparison
 from reproductions.gallery.charts import (
     Curve,
     chart,
@@ -376,12 +376,12 @@ def _lockstep(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _whole_runs(whole_runs: Sequence[Comparison]) -> str:
-    """Whole runs of both sides as distributions, see `reproductions/evidence/whole_runs.py`."""
+    """Whole runs of both sides as distributions, see `reproductions/evidence/equivalence.py`."""
     lines = []
     for c in whole_runs:
         means = "".join(f"<td>{number(side.mean())} ({len(side)})" for side in (c.ours, c.theirs))
         lines.append(
-            f"<tr><th scope=row>{cell(c.figure)}<td class=words>{cell(c.verdict)}"
+            f"<tr><th scope=row>{cell(c.quantity)}<td class=words>{cell(c.verdict)}"
             f"{means}<td>{cell(c.difference, '+.2%')}"
         )
     if not lines:

@@ -356,7 +356,10 @@ def extend(path: Path, job: Job, seeds: Sequence[int], grids: Path | None) -> No
         "runs": [],
     }
     if path.exists():
-        content["runs"] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["document"] != job.document:
+            raise record.RecordingError(f"{path} holds runs of document {kept['document']}")
+        content["runs"] = kept["runs"]
     for seed in seeds:
         if seed in [entry["seed"] for entry in content["runs"]]:
             continue

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Comparison:
     """One quantity of the original's runs and of ours."""
 
     module: str
-    figure: str  # which quantity, in words
+    quantity: str  # in words
     ours: np.ndarray  # [seeds]
     theirs: np.ndarray  # [seeds]
 
@@ -78,7 +79,7 @@ class Comparison:
         squares = sum(float(np.sum((x - x.mean()) ** 2)) for x in (self.ours, self.theirs))
         return math.sqrt(squares / degrees)
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float] | None:
         """The 90 % confidence interval of `difference`; None where a side has one run."""
         if self.seeds < 2:
@@ -135,9 +136,9 @@ class Comparison:
         if self.seeds < 2:
             return None
         ratio = float(self.ours.var(ddof=1) / self.theirs.var(ddof=1))
-        law = f(len(self.ours) - 1, len(self.theirs) - 1)
-        low, high = ratio / law.ppf(1 - ALPHA), ratio / law.ppf(ALPHA)
-        p = 2 * min(law.cdf(ratio), law.sf(ratio))
+        equal = f(len(self.ours) - 1, len(self.theirs) - 1)  # the ratio's distribution, if they are
+        low, high = ratio / equal.ppf(1 - ALPHA), ratio / equal.ppf(ALPHA)
+        p = 2 * min(equal.cdf(ratio), equal.sf(ratio))
         return Spread(ratio**0.5, float(low**0.5), float(high**0.5), float(p))
 
     @property
@@ -157,6 +158,12 @@ class Comparison:
         return float(fewer[0]), *prediction_interval(more)
 
     @property
+    def beyond(self) -> bool:
+        """Whether the whole interval lies outside the margin of 2 %."""
+        low, high = self.interval or (0.0, 0.0)
+        return low > MARGINS[0] or high < -MARGINS[0]
+
+    @property
     def equivalent(self) -> bool | None:
         """Whether equivalence within 2 % is shown.
 
@@ -171,9 +178,7 @@ class Comparison:
             return None
         if self.margin_shown <= MARGINS[0]:
             return True
-        low, high = self.interval
-        beyond = low > MARGINS[0] or high < -MARGINS[0]
-        return False if beyond or self.seeds >= ENOUGH else None
+        return False if self.beyond or self.seeds >= ENOUGH else None
 
     @property
     def verdict(self) -> str:
@@ -189,7 +194,7 @@ class Comparison:
         if self.equivalent:
             margin = min(m for m in MARGINS if self.margin_shown <= m)
             return f"equivalent within {margin:.0%}".replace("%", " %")
-        return "DIFFERENT" if self.equivalent is False else "not shown within 2 %"
+        return "DIFFERENT" if self.beyond else "not shown within 2 %"
 
 
 def prediction_interval(runs: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -277,12 +282,14 @@ def outliers(document: Document) -> list[Outlier]:
     """The printed numbers of a document that lie outside the prediction interval of our runs.
 
     A printed number is one draw. It is held against the prediction interval of our seeds' numbers
-    at the same place and its two neighbours, at ALPHA over all that the document printed.
+    at the same place and its two neighbours, at ALPHA over all that the document printed. One run
+    of ours has no such interval: then there is nothing to find.
     """
     printed = document.printed
-    if printed is None:
+    curves = kept.our_curves(document.module, printed.column) if printed else []
+    if printed is None or len(curves) < 2:
         return []
-    ours = np.stack(kept.our_curves(document.module, printed.column))
+    ours = np.stack(curves)
     found = []
     for at, value in in_history(document):
         row = at // document.steps_per_row - 1
@@ -319,7 +326,7 @@ def as_entry(comparison: Comparison) -> dict[str, Any]:
     c = comparison
     return {
         "module": c.module,
-        "figure": c.figure,
+        "quantity": c.quantity,
         "ours": {"mean": float(c.ours.mean()), "seeds": len(c.ours)},
         "theirs": {"mean": float(c.theirs.mean()), "seeds": len(c.theirs)},
         "relative_difference": c.difference,
@@ -347,6 +354,6 @@ def as_line(comparison: Comparison) -> str:
     seeds = f"{len(c.ours)}:{len(c.theirs)}"
     interval = "–" if c.interval is None else "{:+.2%} to {:+.2%}".format(*c.interval)
     return (
-        f"{c.module:12} {c.figure:30} {c.ours.mean():10.6g} {c.theirs.mean():10.6g} {seeds:>6} "
+        f"{c.module:12} {c.quantity:30} {c.ours.mean():10.6g} {c.theirs.mean():10.6g} {seeds:>6} "
         f"{c.difference:+10.2%} {interval:>18}  {c.verdict}"
     )
