@@ -289,7 +289,8 @@ def scale() -> Figure:
         panels[1, column].set_xlabel("times the document's")
     panels[0, 0].set_ylabel("a step of the loop, ms")
     panels[1, 0].set_ylabel("peak memory of the process, GiB")
-    panels[0, 0].legend()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    panels[0, 1].legend(handles, labels, loc="upper center", ncols=2)  # where no line is
     return figure
 
 
