@@ -136,9 +136,9 @@ class Comparison:
         if self.seeds < 2:
             return None
         ratio = float(self.ours.var(ddof=1) / self.theirs.var(ddof=1))
-        equal = f(len(self.ours) - 1, len(self.theirs) - 1)  # the ratio's distribution, if they are
-        low, high = ratio / equal.ppf(1 - ALPHA), ratio / equal.ppf(ALPHA)
-        p = 2 * min(equal.cdf(ratio), equal.sf(ratio))
+        if_same = f(len(self.ours) - 1, len(self.theirs) - 1)  # the ratio's distribution
+        low, high = ratio / if_same.ppf(1 - ALPHA), ratio / if_same.ppf(ALPHA)
+        p = 2 * min(if_same.cdf(ratio), if_same.sf(ratio))
         return Spread(ratio**0.5, float(low**0.5), float(high**0.5), float(p))
 
     @property
