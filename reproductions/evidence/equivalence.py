@@ -343,7 +343,7 @@ def as_entry(comparison: Comparison) -> dict[str, Any]:
 
 
 HEADER = (
-    f"{'module':12} {'whole runs':30} {'ours':>10} {'theirs':>10} {'seeds':>6} {'difference':>10} "
+    f"{'module':12} {'whole runs':35} {'ours':>10} {'theirs':>10} {'seeds':>6} {'difference':>10} "
     f"{'90 % interval':>18}  verdict"
 )
 
@@ -354,6 +354,6 @@ def as_line(comparison: Comparison) -> str:
     seeds = f"{len(c.ours)}:{len(c.theirs)}"
     interval = "–" if c.interval is None else "{:+.2%} to {:+.2%}".format(*c.interval)
     return (
-        f"{c.module:12} {c.quantity:30} {c.ours.mean():10.6g} {c.theirs.mean():10.6g} {seeds:>6} "
+        f"{c.module:12} {c.quantity:35} {c.ours.mean():10.6g} {c.theirs.mean():10.6g} {seeds:>6} "
         f"{c.difference:+10.2%} {interval:>18}  {c.verdict}"
     )
