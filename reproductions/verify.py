@@ -98,7 +98,7 @@ def _verify(options: argparse.Namespace) -> None:
     outliers = {document.module: equivalence.outliers(document) for document in documents}
     if compared:
         print("\n" + "\n".join([equivalence.HEADER, *map(equivalence.as_line, compared)]))
-        print("\n".join(map(equivalence.about_printed, documents)))
+        print("\n".join(equivalence.about_printed(d, outliers[d.module]) for d in documents))
     elif own:
         print(f"\nWhole runs are not compared: {kept.REFERENCE} has none of these modules.")
     if options.json:

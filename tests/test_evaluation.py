@@ -300,7 +300,7 @@ def test_the_command_prints_and_draws_what_each_model_does(
             around = sheet[first : first + 5, digit]
             assert np.abs(around - np.clip(drawn, 0, 1)).max(axis=(1, 2)).min() < 1e-5
     [original] = [line for line in lines if line.startswith("original")]
-    shares = evaluate.original_right().sum(axis=0) / (225 * len(evaluate.original_right()))
+    shares = evaluate.original_right().mean(axis=0) / 225
     assert re.findall(r"\d+%", original) == [f"{share:.0%}" for share in [*shares, shares.mean()]]
 
 

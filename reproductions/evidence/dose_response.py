@@ -97,13 +97,14 @@ def found_at(module: str) -> dict[str, int | None]:
 def make(modules: Sequence[str], seeds: int) -> None:
     """Makes what the file does not have yet: all mistakes with seed 0, then with seed 1, ..."""
     content = kept.load_results(RESULTS)
+    for module in modules:
+        kept.stamp(RESULTS, module, program(module).source_digest)
     for seed in range(seeds):
         for mistake in (m for m in MISTAKES if m.module in modules):
             entry = content.setdefault(mistake.module, {}).setdefault(
                 mistake.what, {"found_at": None, "runs": {}}
             )
             data = datasets.load(program(mistake.module).dataset, quiet=True)
-            kept.stamp(RESULTS, mistake.module, program(mistake.module).source_digest)
             with planted(mistake):
                 if entry["found_at"] is None:
                     entry["found_at"] = found_at(mistake.module)

@@ -301,13 +301,17 @@ def outliers(document: Document) -> list[Outlier]:
     return found
 
 
-def about_printed(document: Document) -> str:
-    """Whether the printed numbers of a document lie where our runs would put them, in one line."""
+def about_printed(document: Document, found: Sequence[Outlier]) -> str:
+    """Whether the printed numbers of a document lie where our runs would put them, in words.
+
+    Args:
+      document: which.
+      found: its `outliers`, each of which has a line of its own.
+    """
     places = len(in_history(document))
     runs = len(kept.load_seeds(document.module)["runs"])
     if not places or runs < 2:
         return f"{document.module:12} no printed numbers, or one run: not compared"
-    found = outliers(document)
     lines = [f"{document.module:12} {places - len(found)} of {places} printed numbers lie inside"]
     lines += [f"  at {o.at}: {o.printed:g}, not in {o.low:g} to {o.high:g}" for o in found]
     return "\n".join(lines)

@@ -83,11 +83,12 @@ def followed(module: str, precision: str, mistake: Mistake | None) -> dict[str, 
 def make() -> None:
     """Makes what the file does not have yet."""
     content = kept.load_results(RESULTS)
+    for document in RECORDED:
+        kept.stamp(RESULTS, document.module, program(document.module).source_digest)
     wanted = [(d.module, RIGHT, None) for d in RECORDED]
     mistakes = [(c.mistake.module, c.mistake.what, c.mistake) for c in CONTROLS]
     for module, what, mistake in [*wanted, *mistakes]:
         entry = content.setdefault(module, {}).setdefault(what, {})
-        kept.stamp(RESULTS, module, program(module).source_digest)
         for precision in lockstep.FLOOR:
             if precision not in entry:
                 entry[precision] = followed(module, precision, mistake)
