@@ -29,14 +29,18 @@ from typing import Any
 from benchmarks import parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
+from common import devices
 from common.cli import bounded, output_file
 from common.files import write_atomically
+from common.training import Experiment
 from reproductions import program
 from reproductions.evidence import speed
 from reproductions.evidence.documents import DOCUMENTS, Document
 
 PYTORCH = ("eager", "channels-last", "compile")
-SECONDS = 1.5  # of each side in each round, about
+PYTORCH_ON_GPU = ("eager", "compile", "graph")
+# XLA cannot compile TFP's layer in a loop; PyTorch's RMSprop has other losses in a CUDA graph.
+LEFT_OUT = {("tfp_cvae", "ours with XLA"), ("rmsprop_vae", "pytorch graph")}
 SAME = 1e-3  # largest relative difference of a rival's first losses from ours
 HERE = Path(__file__).parent
 
@@ -48,6 +52,8 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(2**28),
 }
+# JAX would take three quarters of a GPU's memory for itself.
+SHARE_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class Side:
@@ -60,7 +66,7 @@ class Side:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
-            env=os.environ if name.startswith("ours") else os.environ | KEEP_MEMORY,
+            env=os.environ if name.startswith("ours") else os.environ | KEEP_MEMORY | SHARE_GPU,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -73,11 +79,11 @@ class Side:
         """Reads its first line."""
         self.said = json.loads(self._answer())
 
-    def fill_a_turn(self) -> None:
-        """Finds out how many steps fill a turn."""
+    def fill_a_turn(self, length: float) -> None:
+        """Finds out how many steps fill a turn of so many seconds."""
         block = self.said.get("block", 1)
         seconds = self._turn(block) / block
-        self.steps = max(1, round(SECONDS / (seconds * block))) * block
+        self.steps = max(1, round(length / (seconds * block))) * block
 
     def take_turn(self) -> None:
         """Makes its steps and keeps the time."""
@@ -121,6 +127,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--rounds", type=bounded(int, 1, 1_000), default=7)
+    parser.add_argument(
+        "--turn", type=bounded(float, 0.05, 60), default=1.5, metavar="SECONDS",
+        help="about so long each side steps in each round (default: 1.5)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tf32", action="store_true", help="on a GPU: all multiply in TF32 instead of float32"
+    )
     parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
     parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
     parser.add_argument("--output", type=output_file, help="a JSON file to keep the times in")
@@ -131,7 +144,10 @@ def main() -> None:
     if options.documents and not any(options.documents.glob("00?_*.txt")):
         parser.error(f"--documents: {options.documents} holds no document")
 
-    content: dict[str, Any] = {**machine(), "rounds": options.rounds, "modules": {}}
+    precision = "tf32" if options.tf32 else "float32"
+    content: dict[str, Any] = {
+        **machine(), "precision": precision, "rounds": options.rounds, "modules": {}
+    }  # fmt: skip
     print(json.dumps(content), flush=True)
     for module in options.modules:
         sides, steps = measure(module, options)
@@ -155,6 +171,7 @@ def machine() -> dict[str, Any]:
         "date": date.today().isoformat(),
         "processor": processor("model name"),
         "avx512": "avx512f" in processor("flags").split(),
+        "device": devices.describe()["device"],
         "threads": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {n: version(n) for n in names if importlib.util.find_spec(n)},
@@ -178,26 +195,26 @@ def measure(module: str, options: argparse.Namespace) -> tuple[dict[str, Side], 
     """All sides of a module, with their times, and the steps of a whole run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workload.npz"
-        work, steps = workload(module)
+        work, experiment = workload(module)
         work.save(path)
-        sides = {s.name: s for s in start(module, path, Path(folder), options)}
+        sides = {s.name: s for s in start(module, experiment, path, options)}
         try:
             for side in sides.values():
                 side.wait_until_ready()
             check(module, sides)
             for side in sides.values():  # now that all are quiet
-                side.fill_a_turn()
+                side.fill_a_turn(options.turn)
             for _ in range(options.rounds):
                 for side in sides.values():
                     side.take_turn()
         finally:
             for side in sides.values():
                 side.close()
-    return sides, steps
+    return sides, experiment.steps
 
 
-def workload(module: str) -> tuple[Workload, int]:
-    """The module's first batches, and the steps of a whole run."""
+def workload(module: str) -> tuple[Workload, Experiment]:
+    """The module's first batches, and the experiment that they are of."""
     from common import datasets
     from common.chance import Seeded
 
@@ -213,24 +230,34 @@ def workload(module: str) -> tuple[Workload, int]:
         [experiment.chance.noise(i, shape) for i, shape in enumerate(shapes)],
         [variable.numpy() for variable in experiment.variables],
     )
-    return work, experiment.steps
+    return work, experiment
 
 
-def start(module: str, path: Path, folder: Path, options: argparse.Namespace) -> list[Side]:
+def start(
+    module: str, experiment: Experiment, path: Path, options: argparse.Namespace
+) -> list[Side]:
     """Starts the processes."""
     wanted = [("ours", "loop"), ("ours", "bare"), ("peak", "numpy"), ("peak", "tensorflow")]
+    if devices.on_gpu():
+        wanted.append(("ours", "without XLA" if experiment.compile_with_xla else "with XLA"))
     if importlib.util.find_spec("torch"):
-        wanted += [("pytorch", variant) for variant in PYTORCH]
+        variants = PYTORCH_ON_GPU if devices.on_gpu() else PYTORCH
+        wanted += [("pytorch", variant) for variant in variants]
     if importlib.util.find_spec("jax"):
         # In a scan XLA's convolutions are several times slower still.
         convolutional = module in ("conv_vae", "elbo_cvae", "tfp_cvae")
         wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
     worker = [sys.executable, "-m", "benchmarks.worker"]
-    sides = [Side(f"{side} {v}", [*worker, side, v, str(path)]) for side, v in wanted]
+    precision = "tf32" if options.tf32 else "float32"
+    sides = [
+        Side(f"{side} {variant}", [*worker, side, variant, str(path), precision])
+        for side, variant in wanted
+        if (module, f"{side} {variant}") not in LEFT_OUT
+    ]
     document = DOCUMENTS[module]
     python = options.tf200 if document.tensorflow.startswith("2") else options.tf114
     if python and not document.unrecorded:
-        sides.append(Side("original", original(python, document, folder, options.documents)))
+        sides.append(Side("original", original(python, document, path.parent, options.documents)))
     return sides
 
 

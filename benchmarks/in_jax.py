@@ -160,6 +160,13 @@ OPTIMIZERS: dict[str, Callable[..., tuple[Array, ...]]] = {
 # --- The side -------------------------------------------------------------------------------------
 
 
+def use_tf32(wanted: bool) -> None:
+    """Chooses how a GPU multiplies float32 numbers."""
+    if jax.default_backend() == "gpu":
+        precision = "tensorfloat32" if wanted else "float32"
+        jax.config.update("jax_default_matmul_precision", precision)
+
+
 def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
     """A function that makes n steps and returns their losses."""
     loss, update = globals()[load.module], OPTIMIZERS[load.module]

@@ -20,6 +20,8 @@ from benchmarks.workload import Workload
 
 Parameters = Sequence[Tensor]  # in the order of our variables
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 # --- The models -----------------------------------------------------------------------------------
 
 
@@ -139,27 +141,39 @@ def parameters(module: str, values: Sequence[np.ndarray]) -> list[Tensor]:
         elif i in UNFLATTENED.get(module, ()):
             cube = value.reshape(-1, 7, 7, 32)[:, ::-1, ::-1]
             value = cube.transpose(0, 3, 1, 2).reshape(value.shape)
-        result.append(torch.tensor(np.ascontiguousarray(value), requires_grad=True))
+        tensor = torch.tensor(np.ascontiguousarray(value), device=DEVICE, requires_grad=True)
+        result.append(tensor)
     return result
 
 
-def optimizer(module: str, parameters: list[Tensor]) -> Any:
-    """The document's optimiser; PyTorch's fused kernel where it has one."""
+def optimizer(module: str, parameters: list[Tensor], graph: bool) -> Any:
+    """The document's optimiser; PyTorch's fused kernel where it has one. A CUDA graph can hold it
+    if it keeps its step on the GPU."""
     if module == "conv_vae":
-        return torch.optim.NAdam(parameters, 1e-3, eps=1e-7, momentum_decay=0.004, foreach=True)
+        return torch.optim.NAdam(
+            parameters, 1e-3, eps=1e-7, momentum_decay=0.004, foreach=True, capturable=graph
+        )
     if module == "rmsprop_vae":
-        rmsprop = torch.optim.RMSprop(parameters, 1e-3, alpha=0.9, eps=1e-10, foreach=True)
+        rmsprop = torch.optim.RMSprop(
+            parameters, 1e-3, alpha=0.9, eps=1e-10, foreach=True, capturable=graph
+        )
         for parameter in parameters:
             rmsprop.state[parameter] = {
-                "step": torch.tensor(0.0), "square_avg": torch.ones_like(parameter)
-            }  # fmt: skip
+                "step": torch.tensor(0.0, device=DEVICE if graph else "cpu"),
+                "square_avg": torch.ones_like(parameter),
+            }
         return rmsprop
     rate, eps = {"mlp_vae": (1e-3, 1e-8), "mlp_cvae": (1e-3, 1e-8), "elbo_cvae": (1e-4, 1e-7),
                  "tfp_cvae": (1e-3, 1e-7)}[module]  # fmt: skip
-    return torch.optim.Adam(parameters, rate, eps=eps, fused=True)
+    return torch.optim.Adam(parameters, rate, eps=eps, fused=True, capturable=graph)
 
 
 # --- The side -------------------------------------------------------------------------------------
+
+
+def use_tf32(wanted: bool) -> None:
+    """Chooses how a GPU multiplies float32 numbers."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
 
 
 def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
@@ -174,30 +188,74 @@ def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
     loss = globals()[load.module]
     if variant == "compile":
         loss = torch.compile(loss)
-    used = optimizer(load.module, p)
+    used = optimizer(load.module, p, graph=variant == "graph")
     batches = []
     for images, labels, eps in zip(load.images, load.labels, load.eps, strict=True):
         pixels = load.pixels(images)[:, None]
         if load.module in TRANSPOSED:
             pixels = pixels[:, :, ::-1, ::-1]
-        x = torch.tensor(pixels.copy())
-        y = F.one_hot(torch.tensor(labels).long(), 10).float()
-        batches.append((x.to(memory_format=layout), y, torch.tensor(eps)))
+        x = torch.tensor(pixels.copy(), device=DEVICE)
+        y = F.one_hot(torch.tensor(labels).long(), 10).float().to(DEVICE)
+        batches.append((x.to(memory_format=layout), y, torch.tensor(eps, device=DEVICE)))
+
+    def step(*batch: Tensor) -> Tensor:
+        value = loss(p, *batch)
+        used.zero_grad(set_to_none=True)
+        value.backward()
+        used.step()
+        return value.detach()
+
+    if variant == "graph":
+        step = as_graph(step, batches[0], lambda: reset(p, load, used))
     position = 0
 
     def run(n: int) -> list[float]:
         nonlocal position
         losses = []
         for _ in range(n):
-            value = loss(p, *batches[position % len(batches)])
-            used.zero_grad(set_to_none=True)
-            value.backward()
-            used.step()
-            losses.append(value.detach())
+            losses.append(step(*batches[position % len(batches)]))
             position += 1
         return torch.stack(losses).tolist()
 
     return run
+
+
+def as_graph(
+    step: Callable[..., Tensor], batch: Sequence[Tensor], reset: Callable[[], None]
+) -> Callable[..., Tensor]:
+    """The step as a CUDA graph: its kernels are recorded once and started together.
+
+    Args:
+      reset: undoes the steps that the recording needs.
+    """
+    inputs = [part.clone() for part in batch]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(*inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step(*inputs)
+    reset()
+
+    def replay(*batch: Tensor) -> Tensor:
+        for mine, part in zip(inputs, batch, strict=True):
+            mine.copy_(part)
+        graph.replay()
+        return loss.clone()
+
+    return replay
+
+
+def reset(p: list[Tensor], load: Workload, used: Any) -> None:
+    """Puts the first weights and the optimiser's first state back, in place."""
+    with torch.no_grad():
+        for parameter, value in zip(p, parameters(load.module, load.values), strict=True):
+            parameter.copy_(value)
+            for name, slot in used.state[parameter].items():
+                slot.fill_(1.0 if name in ("square_avg", "mu_product") else 0.0)
 
 
 def flops(load: Workload) -> int:

@@ -124,11 +124,11 @@ def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
 def numpy_seconds(experiment: Any, size: int) -> float:
     """What the noise and the order of the images cost a step."""
     noise = step_seconds(lambda: experiment.chance.noise(0, (size, experiment.latent_dim)))
-    per_pass = experiment.batches.steps_per_pass
+    per_epoch = experiment.batches.steps_per_epoch
     began = time.perf_counter()
     for k in range(1, PASSES + 1):
-        experiment.batches(2 * k * per_pass)  # draws an order, and perhaps the next one
-    return noise + (time.perf_counter() - began) / PASSES / per_pass
+        experiment.batches(2 * k * per_epoch)  # draws an order, and perhaps the next one
+    return noise + (time.perf_counter() - began) / PASSES / per_epoch
 
 
 def step_seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:

@@ -1,6 +1,8 @@
 """One side of the benchmark, in a process of its own: it steps when it is told to.
 
-    python -m benchmarks.worker SIDE VARIANT WORKLOAD
+    python -m benchmarks.worker SIDE VARIANT WORKLOAD PRECISION
+
+PRECISION is "float32", or "tf32": a GPU then multiplies with ten bits of each factor's fraction.
 
 On stdout it says in a line of JSON that it is ready, with its first losses; for each line on stdin,
 a number of steps, it answers with the seconds that they took, after some unclocked ones. Between
@@ -9,6 +11,7 @@ its turns it sleeps.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -29,8 +32,12 @@ MATRIX = 2048
 Run = Callable[[int], Any]  # makes n steps
 
 
-def ours(load: Workload, variant: str) -> tuple[Run, dict[str, Any]]:
-    """ "loop": what a run does. "bare": the compiled step alone, on one batch."""
+def ours(load: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
+    """A side of ours.
+
+    "loop" is what a run does; "with XLA" and "without XLA" are the same loop with the other choice
+    of compiler; "bare" is the compiled step alone, on one batch.
+    """
     from common import datasets
     from common.chance import Seeded
     from common.lazy import tf
@@ -39,7 +46,11 @@ def ours(load: Workload, variant: str) -> tuple[Run, dict[str, Any]]:
 
     port = program(load.module)
     data = datasets.load(port.dataset)
-    trainer = Trainer(port.experiment(port.config(), data, Seeded(0), "float32"))
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
+    experiment = port.experiment(port.config(), data, Seeded(0), "float32")
+    if variant.endswith("XLA"):
+        experiment = dataclasses.replace(experiment, compile_with_xla=variant == "with XLA")
+    trainer = Trainer(experiment)
     if variant == "bare":
         batch = [tf.constant(part[0]) for part in (load.images, load.labels, load.eps)]
         step = tf.function(trainer.step, jit_compile=trainer.experiment.compile_with_xla)
@@ -53,9 +64,10 @@ def ours(load: Workload, variant: str) -> tuple[Run, dict[str, Any]]:
     return run, {"losses": losses, "block": block}
 
 
-def rival(load: Workload, side: str, variant: str) -> tuple[Run, dict[str, Any]]:
+def rival(load: Workload, side: str, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
     """PyTorch or JAX."""
     framework = importlib.import_module(f"benchmarks.in_{side}")
+    framework.use_tf32(tf32)
     run = framework.steps(load, variant)
     said = {"losses": run(FIRST)}
     if variant == "eager":
@@ -63,15 +75,22 @@ def rival(load: Workload, side: str, variant: str) -> tuple[Run, dict[str, Any]]
     return run, said
 
 
-def peak(variant: str) -> tuple[Run, dict[str, Any]]:
+def peak(variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
     """A float32 product of square matrices, by NumPy or TensorFlow."""
     a = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
     if variant == "numpy":
         return lambda n: [a @ a for _ in range(n)], {}
     from common.lazy import tf
 
+    tf.config.experimental.enable_tensor_float_32_execution(tf32)
     b = tf.constant(a)
-    return lambda n: [(b @ b).numpy() for _ in range(n)], {}
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            product = b @ b
+        product[0, 0].numpy()  # waits for a GPU
+
+    return run, {}
 
 
 def serve(run: Run, said: dict[str, Any], replies: Any) -> None:
@@ -89,13 +108,14 @@ def main() -> None:
     """Builds the side and serves."""
     replies = os.fdopen(os.dup(1), "w")  # libraries that print do not get between the lines
     os.dup2(2, 1)
-    side, variant, path = sys.argv[1:]
+    side, variant, path, precision = sys.argv[1:]
+    tf32 = precision == "tf32"
     if side == "peak":
-        run, said = peak(variant)
+        run, said = peak(variant, tf32)
     elif side == "ours":
-        run, said = ours(Workload.load(Path(path)), variant)
+        run, said = ours(Workload.load(Path(path)), variant, tf32)
     else:
-        run, said = rival(Workload.load(Path(path)), side, variant)
+        run, said = rival(Workload.load(Path(path)), side, variant, tf32)
     run(1)
     serve(run, said, replies)
 

@@ -64,7 +64,7 @@ class Batches:
     """Which images make up the batch of each step: a pure function of the step.
 
     Attributes:
-      steps_per_pass: steps that the document counts as one epoch.
+      steps_per_epoch: steps that the document counts as one epoch.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class Batches:
             smaller batch of their own (tf.data, Keras); "drop": they are left out.
         """
         self.n, self.batch_size, self.tail = n, batch_size, tail
-        self.steps_per_pass = -(-n // batch_size) if tail == "keep" else n // batch_size
+        self.steps_per_epoch = -(-n // batch_size) if tail == "keep" else n // batch_size
         self._permutation = lru_cache(maxsize=2)(permutation)
 
     def size(self, step: int) -> int:
         """Number of images in the batch of `step`."""
         if self.tail != "keep":
             return self.batch_size
-        return min(self.batch_size, self.n - step % self.steps_per_pass * self.batch_size)
+        return min(self.batch_size, self.n - step % self.steps_per_epoch * self.batch_size)
 
     def __call__(self, step: int) -> np.ndarray:
         """Indices of the images of `step` (counted from 0), int [batch]."""
         if self.tail != "carry":
-            pass_number, position = divmod(step, self.steps_per_pass)
+            pass_number, position = divmod(step, self.steps_per_epoch)
             start = position * self.batch_size
             return self._permutation(pass_number)[start : start + self.batch_size]
         pass_number, start = divmod(step * self.batch_size, self.n)

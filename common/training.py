@@ -77,7 +77,7 @@ class Experiment:
     report: Callable[[Progress], str | None] = lambda progress: None
     steps_per_row: int | None = None  # of the history; None: a row is an epoch
     block: int | None = None  # steps that one call of the graph makes, see `steps_per_call`
-    compile_with_xla: bool = False  # helps the MLPs, hurts transposed convolutions on a CPU
+    compile_with_xla: bool = False  # helps the MLPs; convolutions on a GPU, but not on a CPU
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
@@ -97,7 +97,7 @@ class Experiment:
     @property
     def steps_per_round(self) -> int:
         """Steps between two rows of the history."""
-        return self.steps_per_row or self.batches.steps_per_pass
+        return self.steps_per_row or self.batches.steps_per_epoch
 
     @property
     def last_round(self) -> int:

@@ -39,7 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import plotting
+from common import devices, plotting
 from common.chance import Chance, Initializer, assign_glorot
 from common.datasets import Dataset
 from common.lazy import keras, tf
@@ -183,11 +183,12 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         images=data.train_images,
         labels=data.train_labels,
         latent_dim=LATENT_DIM,
-        steps=config.epochs * batches.steps_per_pass,
+        steps=config.epochs * batches.steps_per_epoch,
         frame=partial(frame, model),
         pictures_of=lambda z, labels: pictures_of(model, z),
         validate=validate,
         block=100,
+        compile_with_xla=devices.on_gpu() and dtype == "float32",
     )
 
 

@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import kernels, plotting
+from common import devices, kernels, plotting
 from common.chance import Chance, Initializer, assign_glorot
 from common.datasets import Dataset
 from common.lazy import keras, tf
@@ -202,12 +202,13 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         images=data.train_images,
         labels=data.train_labels,
         latent_dim=config.latent_dim,
-        steps=config.epochs * batches.steps_per_pass,
+        steps=config.epochs * batches.steps_per_epoch,
         frame=partial(frame, model, chance.codes("frame", (4, 4, config.latent_dim))),
         pictures_of=lambda z, labels: pictures_of(model, z),
         validate=validate,
         report=report,
         block=50,
+        compile_with_xla=devices.on_gpu() and dtype == "float32",
     )
 
 

@@ -228,7 +228,7 @@ CARRIED = [(10, 4), (11, 4), (12, 4), (7, 7), (9, 8), (5, 1), (55_000, 128), (55
 @pytest.mark.parametrize(("n", "batch_size"), CARRIED)
 def test_carry_makes_the_batches_of_next_batch(n: int, batch_size: int) -> None:
     batches = Batches(orders(n), n, batch_size, "carry")
-    assert batches.steps_per_pass == n // batch_size
+    assert batches.steps_per_epoch == n // batch_size
     passes = 3 if n > 100 else 9
     for step, expected in zip(
         range(passes * n // batch_size + 2), next_batches(n, batch_size), strict=False
@@ -247,7 +247,7 @@ def test_carry_visits_every_image_once_per_pass_of_the_stream(n: int, batch_size
 
 def test_an_epoch_of_000_drifts_by_88_images() -> None:
     batches = Batches(orders(55_000), 55_000, 128, "carry")
-    assert batches.steps_per_pass == 429
+    assert batches.steps_per_epoch == 429
     np.testing.assert_array_equal(batches(429)[:88], orders(55_000)(0)[-88:])
     np.testing.assert_array_equal(batches(429)[88:], orders(55_000)(1)[:40])
 
@@ -255,7 +255,7 @@ def test_an_epoch_of_000_drifts_by_88_images() -> None:
 @pytest.mark.parametrize(("n", "batch_size", "last"), [(10, 4, 2), (12, 4, 4), (3, 7, 3)])
 def test_keep_has_the_small_last_batch(n: int, batch_size: int, last: int) -> None:
     batches = Batches(orders(n), n, batch_size, "keep")
-    steps = batches.steps_per_pass
+    steps = batches.steps_per_epoch
     assert steps == -(-n // batch_size)
     for k in range(3):
         parts = [batches(k * steps + i) for i in range(steps)]
@@ -266,7 +266,7 @@ def test_keep_has_the_small_last_batch(n: int, batch_size: int, last: int) -> No
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (9, 8)])
 def test_drop_leaves_the_tail_of_a_pass_out(n: int, batch_size: int) -> None:
     batches = Batches(orders(n), n, batch_size, "drop")
-    steps = batches.steps_per_pass
+    steps = batches.steps_per_epoch
     assert steps == n // batch_size
     for k in range(3):
         parts = [batches(k * steps + i) for i in range(steps)]
@@ -393,7 +393,7 @@ def test_recorded_batches_are_the_stream_of_seed_plus_one(tail: chance.Tail) -> 
     """Whatever the document's rule, recordings drop the tail and never use a buffer."""
     batches = Recorded(17).batches(10, 4, tail, buffer=3)
     stream = np.random.RandomState(18)
-    assert batches.steps_per_pass == 2
+    assert batches.steps_per_epoch == 2
     for k in range(5):
         order = stream.permutation(10)
         np.testing.assert_array_equal(batches(2 * k), order[:4])

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from common import devices, lazy
-from tests.conftest import ROOT
+from common.chance import Seeded
+from reproductions import program
+from tests.conftest import ROOT, small_of
 
 HEAVY = ("tensorflow", "keras", "tf_keras", "tensorflow_probability", "matplotlib", "scipy")
 
@@ -40,6 +42,7 @@ class FakeTensorFlow(ModuleType):
         self.experimental = self
         self.optimizer = self
         self.used = False
+        self.tf32 = True
 
     def list_physical_devices(self, kind: str | None = None) -> list[str]:
         return {"GPU": self.gpus, "CPU": ["CPU:0"], None: ["CPU:0", *self.gpus]}[kind]
@@ -52,6 +55,9 @@ class FakeTensorFlow(ModuleType):
     def set_experimental_options(self, options: dict[str, bool]) -> None:
         pass
 
+    def enable_tensor_float_32_execution(self, enabled: bool) -> None:
+        self.tf32 = enabled
+
     def constant(self, value: int) -> int:
         self.used = True
         self.log.append("used")
@@ -63,6 +69,28 @@ def test_prepare_turns_memory_growth_on_for_every_gpu(gpus: int) -> None:
     tf = FakeTensorFlow(gpus)
     devices.prepare(tf)
     assert tf.log == [(f"GPU:{i}", True) for i in range(gpus)]
+
+
+def test_a_gpu_multiplies_with_all_bits() -> None:
+    tf = FakeTensorFlow(1)
+    devices.prepare(tf)
+    assert not tf.tf32
+    assert not lazy.tf.config.experimental.tensor_float_32_execution_enabled()  # the real one
+
+
+@pytest.mark.parametrize("module", ["conv_vae", "elbo_cvae"])
+def test_xla_compiles_convolutions_on_a_gpu_in_float32(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = program(module)
+
+    def compiled(gpu: bool, dtype: str) -> bool:
+        monkeypatch.setattr(devices, "on_gpu", lambda: gpu)
+        return port.experiment(port.config(), small_of(module), Seeded(0), dtype).compile_with_xla
+
+    assert not compiled(False, "float32")
+    assert compiled(True, "float32")
+    assert not compiled(True, "float64")
 
 
 @pytest.fixture
