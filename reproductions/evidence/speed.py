@@ -73,6 +73,27 @@ def rows(name: str) -> list[list[str]]:
     return [row(m, entry, content["matrix"]) for m, entry in content["modules"].items()]
 
 
+# --- On a GPU -------------------------------------------------------------------------------------
+
+GPU_SIDES = ("pytorch eager", "pytorch compile", "pytorch graph", "jax step", "jax scan")
+
+
+def gpu_rows() -> list[list[str]]:
+    """A row for each module: milliseconds of every side, and how often ours fits into the best."""
+    found = []
+    for module, entry in load("gpu")["modules"].items():
+        compiled = "ours loop" if "ours without XLA" in entry["seconds"] else "ours with XLA"
+        plain = "ours without XLA" if compiled == "ours loop" else "ours loop"
+        cells = [
+            f"{1e3 * median(entry, side):.2f}" if side in entry["seconds"] else "–"
+            for side in (compiled, plain, *GPU_SIDES)
+        ]
+        ours = median(entry, compiled if compiled in entry["seconds"] else plain)
+        ratios = [(best(entry, name) or 0) / ours for name in ("pytorch", "jax")]
+        found.append([f"`{module}`", *cells, *(f"{ratio:.2f}" for ratio in ratios)])
+    return found
+
+
 # --- Scale ----------------------------------------------------------------------------------------
 
 AXES = {

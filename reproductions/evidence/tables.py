@@ -277,6 +277,27 @@ def controls() -> Rows:
     ]
 
 
+def on_gpu() -> Rows:
+    """A row for each module: how far it follows its recordings on a GPU, in each way to compute."""
+    comparisons = kept.load_results("verify-gpu.json")["comparisons"]
+    ways = [("float64", False, False), ("float64", False, True),
+            ("float32", False, False), ("float32", False, True),
+            ("float32", True, False), ("float32", True, True)]  # fmt: skip
+
+    def cell(module: str, precision: str, tf32: bool, xla: bool) -> str:
+        way = {"module": module, "precision": precision, "tf32": tf32, "xla": xla}
+        found = {c["what"]: c for c in comparisons if way.items() <= c.items()}
+        if not found:
+            return "–"
+        lockstep, miniature = found["lockstep"], found["miniature"]
+        bad = lockstep["first_step_over_the_limit"]
+        followed = lockstep["steps"] if bad is None else bad - 1
+        verdict = "equal" if miniature["passed"] else "DIFFERENT"
+        return f"{followed:,} of {lockstep['horizon']:,}; {verdict}"
+
+    return [[f"`{d.module}`", *(cell(d.module, *way) for way in ways)] for d in RECORDED]
+
+
 def performance() -> Rows:
     """A row for each module: how long the parts of the kept run with seed 0 took."""
     rows = []
@@ -439,8 +460,28 @@ TABLES = {
          " change through.",
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
+    "gpu": Table(
+        on_gpu,
+        {"en": "module | float64 | float64, XLA | float32 | float32, XLA | float32, TF32 |"
+         " float32, TF32, XLA",
+         "zh": "模块 | float64 | float64，XLA | float32 | float32，XLA | float32，TF32 |"
+         " float32，TF32，XLA"},
+        {"en": "From `artifacts/reference/verify-gpu.json`: the steps of the lockstep before the"
+         " first that is refused, of those compared; then the verdict on the miniature.",
+         "zh": "取自 `artifacts/reference/verify-gpu.json`：逐步核对中首次被拒绝之前的步数/比较的"
+         "步数；其后是对缩微程序的结论。"},
+    ),
     "steps": steps("avx512"),
     "steps_avx2": steps("avx2"),
+    "steps_gpu": Table(
+        speed.gpu_rows,
+        {"en": "module | with XLA | without XLA | PyTorch eager | `torch.compile` | CUDA graph |"
+         " JAX step | `lax.scan` | × PyTorch's best | × JAX's best",
+         "zh": "模块 | 用 XLA | 不用 XLA | PyTorch 即时执行 | `torch.compile` | CUDA 图 |"
+         " JAX 单步 | `lax.scan` | × PyTorch 最好的 | × JAX 最好的"},
+        {"en": "From `artifacts/reference/speed-gpu.json`: milliseconds per step.",
+         "zh": "取自 `artifacts/reference/speed-gpu.json`：每步毫秒。"},
+    ),
     "layers": Table(
         layers,
         {"en": "module | layer | computation | MFLOP | ms | GFLOP/s | of what is possible |"
@@ -495,6 +536,8 @@ CHINESE = (
     (r" \(upstream\)", "（上游）"),
     (r"^no program$", "无程序"),
     (r"^none$", "无"),
+    (r"^([\d,]+) of ([\d,]+); equal$", r"\1/\2；相同"),
+    (r"^([\d,]+) of ([\d,]+); DIFFERENT$", r"\1/\2；不同"),
     (r"stopped after (\d+) of (\d+)", r"在第 \1 轮停止（共 \2 轮）"),
     (r" \((\d+) seeds?\)", r"（\1 个种子）"),
     (r"mean cost of an epoch", "每轮的平均 `cost`"),
