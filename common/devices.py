@@ -60,7 +60,7 @@ def prepare(tf: Any) -> None:
 
 def on_gpu() -> bool:
     """Whether TensorFlow has a GPU to compute on."""
-    return bool(load("tensorflow").config.list_physical_devices("GPU"))
+    return bool(load("tensorflow").config.get_visible_devices("GPU"))
 
 
 def describe() -> dict[str, Any]:
@@ -70,7 +70,7 @@ def describe() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "device": [
             tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-            for gpu in tf.config.list_physical_devices("GPU")
+            for gpu in tf.config.get_visible_devices("GPU")
         ]
         or "CPU",
         "machine": f"{platform.system()} {platform.machine()}",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import OneLineParser, output_file, run_command
-from common.errors import VerificationFailed
+from common.errors import BadInput, VerificationFailed
 from common.files import write_atomically
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
@@ -52,6 +52,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="which recordings to follow (default: both)",
     )  # fmt: skip
     parser.add_argument(
+        "--device", choices=["cpu", "gpu"],
+        help="compute there (default: on a GPU if TensorFlow finds one)",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the table as JSON, too"
     )
     parser.add_argument(
@@ -68,9 +72,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from common import datasets
+    from common import datasets, devices
+    from common.lazy import tf
     from reproductions.evidence import equivalence, kept, lockstep, miniature
 
+    if options.device == "cpu" and devices.on_gpu():
+        tf.config.set_visible_devices([], "GPU")
+    if options.device == "gpu" and not devices.on_gpu():
+        raise BadInput("--device gpu: TensorFlow finds no GPU (see docs/performance.md)")
     own = options.golden.resolve() == GOLDEN.resolve()
     modules = options.modules or ([document.module for document in RECORDED] if own else [])
     recordings = list(lockstep.find(options.golden, modules, options.precision))
