@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from common import lockstep
+from common import devices, lockstep
 from common.datasets import Dataset
 from common.errors import BadInput
+from common.lazy import tf
 from reproductions import GOLDEN, program, verify
 from reproductions.evidence import equivalence, miniature
 from reproductions.evidence.documents import RECORDED, of_number
@@ -309,6 +311,23 @@ def test_verify_fails_if_any_of_its_comparisons_does(
     lines = [line for line in capsys.readouterr().out.splitlines() if "float64" in line]
     verdicts = [line.split()[-1] for line in lines if not line.endswith(("step 1", "pictures"))]
     assert verdicts == ["equal" if right[part] else "DIFFERENT" for part in list(RIGHT)[:2]]
+
+
+def test_verify_computes_where_it_is_told_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = ["GPU:0"]
+    monkeypatch.setattr(devices, "on_gpu", lambda: bool(gpus))
+    hidden = mock.Mock(side_effect=lambda *_: gpus.clear())
+    monkeypatch.setattr(tf.config, "set_visible_devices", hidden)
+    monkeypatch.setattr("reproductions.evidence.lockstep.find", lambda *_: iter(()))
+    here = ["rmsprop_vae", "--golden", str(GOLDEN / "003")]
+    assert verify.main([*here, "--device", "gpu"]) == 0
+    hidden.assert_not_called()
+    assert verify.main([*here, "--device", "cpu"]) == 0
+    hidden.assert_called_once_with([], "GPU")
+    assert verify.main([*here, "--device", "gpu"]) == 2  # there is none any more
+    assert "TensorFlow finds no GPU" in capsys.readouterr().err
 
 
 def test_digits_are_those_of_the_worst_step_so_far() -> None:
