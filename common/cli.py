@@ -190,8 +190,10 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 def output_file(text: str) -> Path:
     """The `type` of an option that names a file to write, so that a wrong one costs no work."""
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder, or is in none")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
 
 

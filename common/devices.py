@@ -16,17 +16,23 @@ from typing import Any
 # Those that can change a number; constraints.txt says with which the reference results were made.
 PACKAGES = ("tensorflow", "tensorflow-probability", "tf-keras", "keras", "numpy", "scipy")
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
+_prepared: ModuleType | None = None  # the TensorFlow that `load` has prepared
 
 
 def load(name: str) -> ModuleType:
-    """Imports `name` (TensorFlow first, prepared by `prepare`) and returns the module."""
-    if name in sys.modules and "tensorflow" in sys.modules:
+    """Imports `name` (TensorFlow first) and returns it; TensorFlow is prepared by `prepare`, even
+    if it was imported by somebody else before."""
+    global _prepared
+    if _prepared and sys.modules.get("tensorflow") is _prepared and name in sys.modules:
         return sys.modules[name]
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the documents are TensorFlow programs
     with _quiet():
         if "tensorflow" not in sys.modules:
             prefer_onednn()
-            prepare(importlib.import_module("tensorflow"))
+        tf = importlib.import_module("tensorflow")
+        if tf is not _prepared:
+            prepare(tf)
+            _prepared = tf
         return importlib.import_module(name)
 
 
@@ -48,19 +54,26 @@ def prepare(tf: Any) -> None:
     did not know TF32, which keeps ten of the fraction's 23.
 
     Args:
-      tf: the TensorFlow module, before any GPU has been used.
+      tf: the TensorFlow module. Where a GPU has been used already, its memory stays as it is.
     """
     # Grappler's remapper logs an error for leaky ReLU inside a loop, and is no faster elsewhere
     # (measured).
     tf.config.optimizer.set_experimental_options({"remapping": False})
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # too late: it has been used
+            tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def on_gpu() -> bool:
     """Whether TensorFlow has a GPU to compute on."""
     return bool(load("tensorflow").config.get_visible_devices("GPU"))
+
+
+def xla_for_convolutions(dtype: str) -> bool:
+    """Whether XLA compiles a convolutional module: it is faster with it on a GPU, and slower on a
+    CPU; in float64 it rounds too differently for the proof (docs/proof.md)."""
+    return on_gpu() and dtype == "float32"
 
 
 def describe() -> dict[str, Any]:

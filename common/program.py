@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import parse, run_command
-from common.errors import BadInput, Interrupted, TrainingFailed
+from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 from common.expected import expectation
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Program:
 
         None for settings that are neither the document's nor those of `--quick`.
         """
-        usual = self.quick if record.quick else {}
-        if record.config != dataclasses.asdict(self.config(**usual)):
+        usual = self.config(**(self.quick if record.quick else {}))
+        if self.config(**record.config).trained != usual.trained:
             return None
         return expectation(self.name, dataclasses.asdict(record))
 
@@ -274,13 +274,14 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         progress = fit(experiment, run.checkpoints, listeners)
         _save(program, run, experiment, progress)
     except (Interrupted, KeyboardInterrupt) as error:
-        folder = shlex.quote(str(run.folder))
-        again = f"python -m reproductions.{program.name} --resume --output {folder}"
-        if options.data_dir:
-            again += f" --data-dir {shlex.quote(str(options.data_dir))}"
-        if options.tensorboard:
-            again += " --tensorboard"
+        again = _how_to_continue(program, run, options)
         raise Interrupted(f"{str(error) or 'stopped'}. Continue with: {again}") from error
+    except BrokenPipeError:  # the reader of the output is gone
+        raise
+    except OSError as error:  # a full disk, for example
+        again = _how_to_continue(program, run, options)
+        what = f"{error.strerror or error}, in {run.folder}"
+        raise Failure(f"{what}. When that is mended, continue with: {again}") from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
         where = (
@@ -294,10 +295,23 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         _show_what_was_made(program, run)
 
 
+def _how_to_continue(program: Program, run: Run, options: argparse.Namespace) -> str:
+    """The command that takes up a run."""
+    again = f"python -m reproductions.{program.name} --resume --output"
+    again += f" {shlex.quote(str(run.folder))}"
+    if options.data_dir:
+        again += f" --data-dir {shlex.quote(str(options.data_dir))}"
+    if options.tensorboard:
+        again += " --tensorboard"
+    return again
+
+
 def _warn(program: Program, changed: Sequence[str], other_versions: Sequence[str]) -> None:
     if changed:
+        words = {"source_sha256": "code", "onednn": "oneDNN setting"}
+        what = " and ".join(words.get(name, name) for name in changed)
         print(
-            f"{program.name}: resumed with other {' and '.join(changed)} (run.json has both): the"
+            f"{program.name}: resumed with other {what} (run.json has both): the"
             " results may differ in their last bits from those of a run in one piece",
             file=sys.stderr,
         )
@@ -416,7 +430,7 @@ def _note(run: Run, program: Program) -> str:
     config = run.record.config
     length = [f"{config[name]} {name}" for name in program.quick]
     others = {name: value for name, value in config.items() if name not in program.quick}
-    settings = [*length, *program.changed_settings(others), f"seed {run.record.seed}"]
+    settings = [*length, *program.changed_settings(others), *run.record.chance]
     quick = "QUICK RUN, not the document's training: " if run.record.quick else ""
     return f"{quick}{program.name}, {', '.join(settings)}"
 

@@ -64,14 +64,18 @@ class Record:
     started: str = field(default_factory=_now)
     source_sha256: str = ""  # see `source_digest`
     environment: dict[str, Any] = field(default_factory=dict)  # see `devices.describe`
-    earlier_sessions: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # where either was different
+    # The sessions before this one whose code or environment was different.
+    earlier_sessions: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
     # What the document computes last, and the last row of the history as final_*.
     results: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)  # see `evaluation.evaluate`
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def chance(self) -> list[str]:
+        """Seed and precision, in words; float32 goes without saying."""
+        return [*([] if self.dtype == "float32" else [self.dtype]), f"seed {self.seed}"]
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -186,14 +190,16 @@ def unfinished_run(module: str, output: Path | None) -> Iterator[Run]:
         output = next(unfinished, None)
         if output is None:
             raise BadInput(f"no unfinished run below {RUNS / module}: start one without --resume")
-    record = read_record(output)
-    if record is None:
-        raise BadInput(f"{output} holds no run: its run.json is missing or damaged")
-    if record.module != module:
-        raise BadInput(f"{output} holds a run of {record.module}, not of {module}")
-    if record.finished:
-        raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
+    if not (output / "run.json").exists():  # no place for a lock
+        raise BadInput(f"{output} holds no run: its run.json is missing")
     with _held(output):
+        record = read_record(output)
+        if record is None:
+            raise BadInput(f"{output} holds no run: its run.json is damaged")
+        if record.module != module:
+            raise BadInput(f"{output} holds a run of {record.module}, not of {module}")
+        if record.finished:
+            raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
         yield Run(output, record)
 
 
@@ -280,7 +286,7 @@ class CheckpointFolder:
     def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:
         """Writes a checkpoint, then removes all but the latest two."""
         self._folder.mkdir(exist_ok=True)
-        entries = asdict(progress)
+        entries = dict(vars(progress))
         arrays = {"losses": entries.pop("losses"), "frames": np.array(entries.pop("frames"))}
         content = io.BytesIO()
         arrays["progress"] = np.array(json.dumps(entries))
@@ -298,7 +304,7 @@ class CheckpointFolder:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest()[:16] != path.stem.rpartition("-")[2]:
                 continue  # cut short or altered: the one before it
-            with contextlib.suppress(zipfile.BadZipFile, KeyError, ValueError):
+            with contextlib.suppress(zipfile.BadZipFile, KeyError, TypeError, ValueError):
                 with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                     state = {name: archive[name] for name in archive.files}
                 entries = json.loads(str(state.pop("progress")))

@@ -22,11 +22,17 @@ def setting(default: float, text: str, at_least: float, at_most: float) -> Any:
     )
 
 
-def variant(default: float | None, text: str, at_least: float, at_most: float) -> Any:
-    """A number that the document does not have; its default changes nothing."""
-    return dataclasses.field(
-        default=default, metadata={"text": text, "bounds": (at_least, at_most), "variant": True}
-    )
+def variant(
+    default: float | None, text: str, at_least: float, at_most: float, trains: bool = True
+) -> Any:
+    """A number that the document does not have; its default changes nothing.
+
+    Args:
+      trains: whether it changes the training, and not only what is drawn.
+    """
+    bounds = (at_least, at_most)
+    metadata = {"text": text, "bounds": bounds, "variant": True, "trains": trains}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def choice(options: Sequence[str], text: str) -> Any:
@@ -51,6 +57,12 @@ class Settings:
                 _check(item, number_type(hints[item.name]), getattr(self, item.name))
             except ValueError as error:
                 raise BadInput(f"{item.name}: {error}") from None
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The settings that change the training."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in fields if f.metadata.get("trains", True)}
 
 
 def _check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.chance import Batches, Chance
 from common.datasets import Dataset
-from common.errors import Interrupted, TrainingFailed
+from common.errors import BadInput, Interrupted, TrainingFailed
 from common.lazy import tf
 from common.optimizers import Optimizer
 from common.signals import signals_handled_by
@@ -189,9 +189,16 @@ class Trainer:
         return {f"state_{i:03d}": v.numpy() for i, v in enumerate(self._state_variables)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Puts back what `state` returned."""
-        for i, variable in enumerate(self._state_variables):
-            variable.assign(state[f"state_{i:03d}"])
+        """Puts back what `state` returned.
+
+        Raises:
+          BadInput: it is the state of another model or optimiser.
+        """
+        values = [state[name] for name in sorted(state)]
+        if [v.shape for v in values] != [tuple(v.shape) for v in self._state_variables]:
+            raise BadInput("the checkpoint is of another model or optimiser: start a new run")
+        for variable, value in zip(self._state_variables, values, strict=True):
+            variable.assign(value)
 
     @property
     def _state_variables(self) -> list[Any]:

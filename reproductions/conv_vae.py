@@ -188,7 +188,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         pictures_of=lambda z, labels: pictures_of(model, z),
         validate=validate,
         block=100,
-        compile_with_xla=devices.on_gpu() and dtype == "float32",
+        compile_with_xla=devices.xla_for_convolutions(dtype),
     )
 
 

@@ -21,6 +21,7 @@ Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
   2. The GIF's last frame stays longer; the document repeats it instead.
   3. The steps run inside a graph; the document's run eagerly.
+  4. A run also draws a latent scatter, reconstructions, curves and the GIF.
 
 The document prints no numbers; the official tutorial prints a test ELBO of -78.338 and -78.327.
 
@@ -208,7 +209,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
         validate=validate,
         report=report,
         block=50,
-        compile_with_xla=devices.on_gpu() and dtype == "float32",
+        compile_with_xla=devices.xla_for_convolutions(dtype),
     )
 
 
@@ -241,7 +242,10 @@ def document_frames(pictures: int) -> list[int]:
 
 
 def pictures(experiment: Experiment, progress: Progress) -> dict[str, plotting.Picture]:
-    """The document's picture after each epoch, its GIF, and its two sheets of 16 digits."""
+    """The document's picture after each epoch, its GIF, and its two sheets of 16 digits.
+
+    Reconstructions and curves are those of every run, with binarised images and the ELBO's sign.
+    """
     model, chance = experiment.model, experiment.chance
     frames = progress.frames
     kept = document_frames(len(frames))

@@ -124,7 +124,7 @@ def _record(folder: Path) -> Record:
 def _name(record: Record) -> str:
     """Module, settings that are not the document's, seed."""
     changed = program(record.module).changed_settings(record.config)
-    return ", ".join([" ".join([record.module, *changed]), f"seed {record.seed}"])
+    return ", ".join([" ".join([record.module, *changed]), *record.chance])
 
 
 def _metrics(experiment: Experiment, port: Program, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def interval(right: int, of: int) -> tuple[float, float]:
 
 def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> None:
     print(
-        "\nHow often the wanted digit was drawn, in per cent (for codes drawn from the prior with"
-        "\n95 % intervals; the codes of the grid are always the same)"
+        "\nHow often the wanted digit was drawn, in per cent. Below the shares of codes from the"
+        "\nprior stand their 95 % intervals; the codes of the grid are always the same."
     )
     print(f"{'':{WIDTH}}" + "".join(f"{digit:>8}" for digit in range(10)) + f"{'all':>8}")
     for name, digits in wanted:

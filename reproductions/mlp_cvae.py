@@ -5,7 +5,7 @@ notebook for TensorFlow 1 placeholders; author and date are not in the text.
 The section describes this model without a program and without numbers; the rest is that of §2.
 Trains (784+10)-256-2-(2+10)-256-784 on 55,000 grey-scale images of MNIST for 50 epochs.
 
-    python -m reproductions.mlp_cvae [--digit 8]
+    python -m reproductions.mlp_cvae [--digit 3]
 
 Names: theirs -> ours: `z_log_sigma_sq` -> z_log_var; `reconstruction` -> x_decoded; `reconstr_loss`
 -> reconstruction; `latent_loss` -> kl.
@@ -68,10 +68,10 @@ class Config(Settings):
     batch_size: int = setting(128, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "learning rate of Adam", 1e-12, 1)
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)
-    initial_stddev: float = setting(1e-3, "standard deviation of the first weights", 1e-12, 10)
+    initial_stddev: float = setting(1e-3, "standard deviation of the initial weights", 1e-12, 10)
 
     objective: str = choice(("document", "elbo"), "minimise the cost as printed, or minus the ELBO")
-    digit: int = variant(8, "the digit whose manifold is drawn", 0, 9)
+    digit: int = variant(8, "the digit whose manifold is drawn", 0, 9, trains=False)
 
 
 # --- Data -----------------------------------------------------------------------------------------

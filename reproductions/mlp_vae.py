@@ -66,7 +66,7 @@ class Config(Settings):
     batch_size: int = setting(128, "images in a batch", 1, 10_000)
     learning_rate: float = setting(1e-3, "learning rate of Adam", 1e-12, 1)
     hidden: int = setting(256, "units of each hidden layer", 1, 10_000)
-    initial_stddev: float = setting(1e-3, "standard deviation of the first weights", 1e-12, 10)
+    initial_stddev: float = setting(1e-3, "standard deviation of the initial weights", 1e-12, 10)
 
     objective: str = choice(("document", "elbo"), "minimise the cost as printed, or minus the ELBO")
 

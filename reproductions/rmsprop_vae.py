@@ -11,8 +11,9 @@ x_decoded (after the sigmoid); `encode_decode_loss` -> reconstruction; `kl_div_l
 
 Kept quirks
   1. TF1's RMSProp starts its mean square at ones; its epsilon of 1e-10 stands under the root.
-  2. Every variable, biases too, starts from a normal of variance 2 / shape[0].
-  3. In float32 the guard of 1e-10 guards only one of the two logarithms.
+  2. Every variable, biases too, starts from a normal of variance 2 / shape[0]. The document calls
+     it Glorot's rule, which has another variance.
+  3. In float32 the guard of 1e-10 guards only one of the two logarithms: 1e-10 + 1 is 1 there.
   4. It trains 3,000 steps where its own comment says 30,000 (`--steps 30000`).
   5. The manifold's rows are drawn bottom up.
   6. The reader holds back 5,000 training images, and a batch may take images of two passes.

@@ -22,6 +22,7 @@ Deviations
   1. As printed it does not train; the one repair leaves out `input_shape` of the first Conv2D.
   2. The regulariser is written out: TFP's can no longer have a prior that depends on the label.
   3. The noise is an argument, for the proof.
+  4. A run also draws a latent scatter, reconstructions, curves, samples and the GIF.
 
 The document prints no numbers. Whole runs of the original end at a training loss near 36,400.
 
@@ -67,8 +68,8 @@ class Config(Settings):
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
 
     objective: str = choice(("document", "elbo"), "minimise the loss as it is, or minus the ELBO")
-    mean_spread: float = variant(1, "factor that moves the first class means apart", 1e-6, 1e6)
-    digit: int | None = variant(None, "the digit to draw (default: 8 and 9)", 0, 9)
+    mean_spread: float = variant(1, "factor that moves the initial class means apart", 1e-6, 1e6)
+    digit: int | None = variant(None, "the digit to draw (default: 8 and 9)", 0, 9, trains=False)
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def build(config: Config, initializer: Initializer, dtype: str = "float32") -> M
         layers.Conv2DTranspose, padding="same", activation=leaky_relu, dtype=dtype
     )
     last = kernels.one_channel(layers.Conv2D)  # the same sums, in a third of the time
-    gaussian = tfp.layers.MultivariateNormalTriL  # a mean, and the triangle of scale_tril
+    gaussian = tfp.layers.MultivariateNormalTriL  # takes z_mean and the triangle of scale_tril
 
     encoder = tf_keras.Sequential(
         [
@@ -123,6 +124,7 @@ def build(config: Config, initializer: Initializer, dtype: str = "float32") -> M
             conv(4 * LATENT_DIM, 7, strides=1, padding="valid"),  # [batch, 1, 1, 8]
             layers.Flatten(dtype=dtype),
             layers.Dense(gaussian.params_size(LATENT_DIM), dtype=dtype),  # [batch, 5]: 2 + 3
+            # Its value as a tensor is its mean; by default it would be a sample.
             gaussian(LATENT_DIM, tfp.distributions.Distribution.mean, dtype=dtype),
         ]
     )

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m reproductions.verify",
-        description="Compares the ports with recordings of the original programs, step by step.",
+        description="Compares the ports with recordings of the original programs, step by step,"
+        " then whole in miniature, and the kept whole runs.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -53,7 +54,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--device", choices=["cpu", "gpu"],
-        help="compute there (default: on a GPU if TensorFlow finds one)",
+        help="where to compute (default: on a GPU if TensorFlow finds one)",
     )  # fmt: skip
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the table as JSON, too"

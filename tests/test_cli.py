@@ -272,11 +272,11 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
 ) -> None:
     environment = json.loads((mine / "run.json").read_text())["environment"]
     environment["versions"]["tensorflow"] = "2.20.0"
-    change_record(mine, finished=False, environment=environment)
+    change_record(mine, finished=False, environment=environment, source_sha256="other")
     same_settings = [*SMALL, "--seed", "3"]
     assert program("mlp_vae").main(["--resume", "--output", "mine", *same_settings]) == 0
     errors = capsys.readouterr().err
-    assert "mlp_vae: resumed with other versions (run.json has both)" in errors
+    assert "mlp_vae: resumed with other code and versions (run.json has both)" in errors
     record = json.loads((mine / "run.json").read_text())
     (earlier,) = record["earlier_sessions"]
     assert earlier["versions"]["tensorflow"] == "2.20.0"

@@ -136,6 +136,25 @@ def test_whatever_is_touched_first_devices_are_prepared_before_it_is_imported(
     assert len(fake.log) == 4  # once is enough
 
 
+def test_a_tensorflow_that_somebody_else_imported_is_prepared(
+    fake: FakeTensorFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", fake)
+    devices.load("tensorflow")
+    assert fake.log == GROWTH
+    assert not fake.tf32
+
+
+def test_a_gpu_that_is_in_use_already_is_no_error(
+    fake: FakeTensorFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", fake)
+    fake.constant(1)
+    devices.load("tensorflow")
+    assert fake.log == ["used"]  # its memory stays as it is
+    assert not fake.tf32
+
+
 @pytest.mark.parametrize(
     ("machine", "asked_for", "expected"),
     [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
@@ -184,9 +203,13 @@ def test_what_an_import_writes_is_heard_only_at_levels_0_and_1(
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
 
     def import_module(name: str) -> ModuleType:
+        if name == "tensorflow":
+            return tf
         os.write(2, b"native chatter")
-        return FakeTensorFlow(0)
+        return ModuleType(name)
 
+    tf = FakeTensorFlow(0)
+    monkeypatch.setitem(sys.modules, "tensorflow", tf)
     monkeypatch.setattr(devices.importlib, "import_module", import_module)
     devices.load("chatty")
     assert capfd.readouterr().err == ("native chatter" if level in ("0", "1") else "")

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from common import lockstep as rule
 from common.datasets import Dataset
 from common.expected import expectation
-from common.runs import source_digest
+from common.runs import Record, source_digest
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import (
     dose_response,
@@ -341,6 +341,19 @@ def test_a_run_is_told_where_it_should_end(tmp_path: Path) -> None:
     assert expectation("m", {"quick": True, "results": {"final_loss": 1.0}}, path) is None
     assert expectation("n", record, path) is None
     assert expectation("m", record, tmp_path / "none.json") is None
+
+
+def test_a_run_is_compared_unless_its_training_is_another() -> None:
+    port = program("tfp_cvae")
+    record = Record("tfp_cvae", {}, 0, "float32", False, results={"final_val_loss": 35_000.0})
+
+    def told(**settings: Any) -> bool:
+        config = asdict(port.config(**settings))
+        return port.expected(replace(record, config=config)) is not None
+
+    assert told()
+    assert told(digit=3)  # only what is drawn
+    assert not told(mean_spread=2.0)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -223,7 +223,7 @@ def test_pictures_and_captions_say_what_they_are_of(pair: Pair) -> None:
     rounds = [f"{name} {row[name]:.0f} (quick run)" for row in pair.rows]
     assert pair.captions == ["before training", *rounds]
     for _, note in pair.drawn:
-        assert re.fullmatch(rf"QUICK RUN, .*: {pair.module}, .*, seed {SEED}", note)
+        assert re.fullmatch(rf"QUICK RUN, .*: {pair.module}, .*, float64, seed {SEED}", note)
     if pair.module == "elbo_cvae":  # which draws two of the usual pictures in its own way
         titles = [title for title, _ in pair.drawn]
         assert "elbo_cvae: training on binarised MNIST" in titles

@@ -41,7 +41,9 @@ def test_a_full_disk_is_one_line_and_harms_no_earlier_run(
     before = outcome(Path("earlier"))
     with small_disk(on_sample / "disk", 300_000) as disk:
         assert mlp_vae.main([*SMALL, "--output", str(disk / "run"), "--quiet"]) == 1
-        assert "No space left on device" in one_line(capsys.readouterr().err)
+        said = one_line(capsys.readouterr().err)
+        assert f"No space left on device, in {disk / 'run'}" in said
+        assert f"python -m reproductions.mlp_vae --resume --output {disk / 'run'}" in said
         assert_whole(disk / "run")
         assert outcome(Path("earlier")) == before
         # With room again, the run goes on where it was.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common import runs
 from common.errors import BadInput
 from common.runs import (
     KEPT_CHECKPOINTS,
@@ -117,11 +121,37 @@ def test_a_run_of_another_module_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
+    what = "missing" if content is None else "damaged"
     with (
-        pytest.raises(BadInput, match=r"run.json is missing or damaged"),
+        pytest.raises(BadInput, match=f"run.json is {what}"),
         unfinished_run("mlp_vae", tmp_path),
     ):
         pass
+
+
+def test_a_run_that_another_process_ends_meanwhile_stays_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, held = made(tmp_path / "mine"), runs._held
+
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:  # the other process is just letting go of it
+        run.record.finished = True
+        run.save()
+        with held(folder):
+            yield
+
+    monkeypatch.setattr(runs, "_held", late)
+    with (
+        pytest.raises(BadInput, match="is finished"),
+        unfinished_run("mlp_vae", tmp_path / "mine"),
+    ):
+        pass
+
+
+def test_precision_and_seed_in_words() -> None:
+    assert record().chance == ["seed 0"]
+    assert dataclasses.replace(record(), dtype="float64").chance == ["float64", "seed 0"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from common import training
 from common.chance import Seeded
 from common.datasets import Dataset
-from common.errors import Interrupted, TrainingFailed
+from common.errors import BadInput, Interrupted, TrainingFailed
 from common.lazy import tf
 from common.runs import CheckpointFolder
 from common.training import Experiment, Losses, Progress, Trainer, Validation, fit, in_batches
@@ -136,6 +136,19 @@ def test_xla_and_plain_graphs_agree(sample: Callable[[str], Dataset]) -> None:
         losses.append(Trainer(experiment).run(0, 20))
     # 1e-15 measured; the KL is 1e-6 here and a sum of terms of order 1, hence the 1e-15.
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12, atol=1e-15)
+
+
+def test_a_checkpoint_of_another_model_is_refused(sample: Callable[[str], Dataset]) -> None:
+    trainer = Trainer(mlp(sample("mnist")))
+    state = trainer.state
+    trainer.restore(state)
+    first, *_ = state
+    wrong = {"missing": {k: v for k, v in state.items() if k != first},
+             "surplus": state | {"state_999": state[first]},
+             "shape": state | {first: state[first][:-1]}}  # fmt: skip
+    for damaged in wrong.values():
+        with pytest.raises(BadInput, match="of another model or optimiser"):
+            trainer.restore(damaged)
 
 
 def test_history_rows_average_the_steps(sample: Callable[[str], Dataset], tmp_path: Path) -> None:

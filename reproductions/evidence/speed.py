@@ -2,7 +2,8 @@
 
 `python -m benchmarks --output FILE` writes
 
-    {"date", "processor", "avx512", "threads", "python", "versions", "rounds", "matrix",
+    {"date", "processor", "avx512", "device", "threads", "python", "versions", "precision",
+     "rounds", "matrix",
      "modules": {module: {"steps", "flops", "seconds": {side: [one for each round]}}}}
 
 `seconds` are those of a step; the sides "peak ..." multiply two square matrices of `matrix` rows.
