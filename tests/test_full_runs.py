@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from common.errors import Failure, VerificationFailed
 from reproductions import program
 from reproductions.evidence import dose_response, full_runs, kept
-from reproductions.evidence.documents import DOCUMENTS
+from reproductions.evidence.documents import DOCUMENTS, Short
 from tests.conftest import train_on
 
 DOCUMENT = DOCUMENTS["rmsprop_vae"]
@@ -73,11 +74,13 @@ def made_by(patch: pytest.MonkeyPatch, digest: str) -> list[list[int]]:
     asked: list[list[int]] = []
 
     def completed_runs(module: str, jobs: dict[Path, list[str]], processes: int) -> list[Path]:
-        asked.append([int(options[-1]) for options in jobs.values()])
+        asked.append([int(options[1]) for options in jobs.values()])
         return list(jobs)
 
     patch.setattr(full_runs, "completed_runs", completed_runs)
-    patch.setattr(full_runs, "curves", lambda folder: {"loss": [float(folder.name[5:])]})
+    patch.setattr(
+        full_runs, "curves", lambda folder: {"loss": [float(folder.name.rpartition("-")[2])]}
+    )
     patch.setattr(full_runs, "_first_run", lambda module, folder: {"first_losses": [1.0]})
     content = {"source_sha256": digest, "runs": [{"seed": 1, "loss": [7.0]}], "quick_runs": [7]}
     patch.setattr(kept, "load_seeds", lambda module: content)
@@ -102,6 +105,22 @@ def test_kept_seeds_are_not_made_again_and_those_of_other_code_are_dropped(
     assert asked == [seeds]
     assert content["runs"][1]["loss"] == [1.0]
     assert "quick_runs" not in content
+
+
+def test_kept_short_runs_are_not_made_again_unless_they_are_of_other_code(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = dataclasses.replace(DOCUMENT, seeds=1, short=Short(runs=2, epochs=25))
+    digest = program(document.module).source_digest
+    for made_with, expected in ((digest, [[2]]), ("other code", [[1, 2]])):
+        asked = made_by(monkeypatch, made_with)
+        content = kept.load_seeds(document.module) | {"short_runs": [{"seed": 1, "loss": [7.0]}]}
+        monkeypatch.setattr(kept, "load_seeds", lambda module, content=content: content)
+        full_runs.make_short(document, tmp_path, 1)
+        assert asked == expected
+        rows = written["rmsprop_vae/seeds.json"]["short_runs"]
+        assert [row["seed"] for row in rows] == [1, 2]
+        assert rows[1]["loss"] == [2.0]
 
 
 def test_a_kept_folder_has_the_new_run_and_what_is_made_beside_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,34 @@ def make_seeds(document: Document, runs: Path, processes: int) -> None:
         content = {"module": module, "source_sha256": digest, "runs": []}
     made = {entry["seed"]: entry for entry in content["runs"]}
     folders = {seed: runs / module / f"seed-{seed}" for seed in range(document.seeds)}
-    wanted = [seed for seed, folder in folders.items() if seed not in made or folder.exists()]
-    jobs = {folders[seed]: ["--seed", str(seed)] for seed in wanted}
-    for seed, folder in zip(wanted, completed_runs(module, jobs, processes), strict=True):
-        made[seed] = {"seed": seed, **curves(folder)}
-        if seed == 0:
-            content |= _first_run(module, folder)
+    new = _made(module, folders, made, [], processes)
+    if 0 in new:
+        content |= _first_run(module, folders[0])
+    made |= new
     content["runs"] = [made[seed] for seed in range(document.seeds)]
     kept.write(f"{module}/seeds.json", content)
+
+
+def _made(
+    module: str,
+    folders: dict[int, Path],
+    before: Container[int],
+    options: list[str],
+    processes: int,
+) -> dict[int, dict[str, Any]]:
+    """Runs, by seed: those that are not made yet, and those whose folder is there.
+
+    Args:
+      folders: of each seed's run.
+      before: the seeds whose runs are kept.
+      options: of the runs, beside their seed.
+    """
+    wanted = [seed for seed, folder in folders.items() if seed not in before or folder.exists()]
+    jobs = {folders[seed]: ["--seed", str(seed), *options] for seed in wanted}
+    done = completed_runs(module, jobs, processes)
+    return {
+        seed: {"seed": seed, **curves(folder)} for seed, folder in zip(wanted, done, strict=True)
+    }
 
 
 def _first_run(module: str, folder: Path) -> dict[str, Any]:
@@ -137,14 +157,14 @@ def make_short(document: Document, runs: Path, processes: int) -> None:
     if document.short is None:
         return
     module = document.module
+    content = kept.load_seeds(module)
+    ours = content["source_sha256"] == program(module).source_digest
+    made = {run["seed"]: run for run in content.get("short_runs", []) if ours}
     seeds = range(document.seeds, document.seeds + document.short.runs)
-    epochs = str(document.short.epochs)
-    jobs = {
-        runs / module / f"short-{seed}": ["--seed", str(seed), "--epochs", epochs] for seed in seeds
-    }
-    folders = completed_runs(module, jobs, processes)
-    rows = [{"seed": n, **curves(folder)} for n, folder in zip(seeds, folders, strict=True)]
-    kept.write(f"{module}/seeds.json", kept.load_seeds(module) | {"short_runs": rows})
+    folders = {seed: runs / module / f"short-{seed}" for seed in seeds}
+    made |= _made(module, folders, made, ["--epochs", str(document.short.epochs)], processes)
+    content["short_runs"] = [made[seed] for seed in seeds]
+    kept.write(f"{module}/seeds.json", content)
 
 
 def make_variants(document: Document, runs: Path, processes: int) -> None:
