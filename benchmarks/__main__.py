@@ -1,9 +1,10 @@
 """`python -m benchmarks [module ...]`: milliseconds per training step, compared with others.
 
 For each module: the real training loop; the same compiled step called from Python ("bare"); the
-same model, batch size, loss and optimiser in PyTorch (eager, channels-last, torch.compile) and in
-JAX (a jitted step, lax.scan), where they are installed; and the original program on its own
-TensorFlow, where an environment for it is named. Every side is a process that sleeps between its
+same model, batch size, loss and optimiser in PyTorch (eager, channels-last, torch.compile; on a GPU
+a CUDA graph instead of channels-last) and in JAX (a jitted step, lax.scan), where they are
+installed; and the original program on its own TensorFlow, where an environment for it is named. On
+a GPU ours is measured with and without XLA. Every side is a process that sleeps between its
 turns; the sides take turns in one run, so the machine's noise hits all alike. Medians over rounds.
 
 The rivals start from our weights, and their first losses must agree with ours: they do the same
