@@ -24,7 +24,7 @@ Deviations
   3. The noise is an argument, for the proof.
   4. A run also draws a latent scatter, reconstructions, curves, samples and the GIF.
 
-The document prints no numbers. Whole runs of the original end at a training loss near 36,400.
+The document prints no numbers. Whole runs of the original end at a training loss near 36,300.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
