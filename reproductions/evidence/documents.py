@@ -160,7 +160,7 @@ DOCUMENTS = {
                 "test_elbo", "test ELBO after 100 epochs, nats", "−78.338, −78.327 (upstream)"
             ),
             printed=Printed("printed upstream", (100, 100), (-78.338, -78.327), "test_elbo"),
-            short=Short(runs=1, epochs=25),
+            short=Short(runs=2, epochs=25),
         ),
         Document(
             module="rmsprop_vae",
