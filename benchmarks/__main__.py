@@ -40,7 +40,7 @@ from reproductions.evidence.documents import DOCUMENTS, Document
 
 PYTORCH = ("eager", "channels-last", "compile")
 PYTORCH_ON_GPU = ("eager", "compile", "graph")
-# XLA cannot compile TFP's layer in a loop; PyTorch's RMSprop has other losses in a CUDA graph.
+# TFP's layer needs a known batch size for XLA; PyTorch's RMSprop has other losses in a CUDA graph.
 LEFT_OUT = {("tfp_cvae", "ours with XLA"), ("rmsprop_vae", "pytorch graph")}
 SAME = 1e-3  # largest relative difference of a rival's first losses from ours
 HERE = Path(__file__).parent
