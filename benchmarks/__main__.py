@@ -133,8 +133,9 @@ def main() -> None:
         help="about so long each side steps in each round (default: 1.5)",
     )  # fmt: skip
     parser.add_argument(
-        "--tf32", action="store_true", help="on a GPU: all multiply in TF32 instead of float32"
-    )
+        "--tf32", dest="precision", action="store_const", const="tf32", default="float32",
+        help="on a GPU: all multiply in TF32 instead of float32",
+    )  # fmt: skip
     parser.add_argument("--tf114", metavar="PYTHON", help="of an environment with TensorFlow 1.14")
     parser.add_argument("--tf200", metavar="PYTHON", help="of an environment with TensorFlow 2.0")
     parser.add_argument("--output", type=output_file, help="a JSON file to keep the times in")
@@ -145,9 +146,8 @@ def main() -> None:
     if options.documents and not any(options.documents.glob("00?_*.txt")):
         parser.error(f"--documents: {options.documents} holds no document")
 
-    precision = "tf32" if options.tf32 else "float32"
     content: dict[str, Any] = {
-        **machine(), "precision": precision, "rounds": options.rounds, "modules": {}
+        **machine(), "precision": options.precision, "rounds": options.rounds, "modules": {}
     }  # fmt: skip
     print(json.dumps(content), flush=True)
     for module in options.modules:
@@ -249,9 +249,8 @@ def start(
         convolutional = module in ("conv_vae", "elbo_cvae", "tfp_cvae")
         wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
     worker = [sys.executable, "-m", "benchmarks.worker"]
-    precision = "tf32" if options.tf32 else "float32"
     sides = [
-        Side(f"{side} {variant}", [*worker, side, variant, str(path), precision])
+        Side(f"{side} {variant}", [*worker, side, variant, str(path), options.precision])
         for side, variant in wanted
         if (module, f"{side} {variant}") not in LEFT_OUT
     ]

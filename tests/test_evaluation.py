@@ -324,7 +324,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
 ) -> None:
     for module, picture, complaint in (
         ("mlp_vae", "x.png", "needs a run of mlp_cvae or tfp_cvae"),
-        ("mlp_cvae", "nowhere/x.png", "there is no folder"),
+        ("mlp_cvae", "nowhere/x.png", f"there is no folder {tmp_path / 'nowhere'}"),
         ("mlp_cvae", ".", "is a folder, not a file"),
     ):
         record = RECORD | {"module": module}

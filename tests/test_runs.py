@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from common import runs
 from common.errors import BadInput
 from common.runs import (
     KEPT_CHECKPOINTS,
@@ -132,16 +130,14 @@ def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) 
 def test_a_run_that_another_process_ends_meanwhile_stays_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, held = made(tmp_path / "mine"), runs._held
+    run, acquire = made(tmp_path / "mine"), FileLock.acquire
 
-    @contextmanager
-    def late(folder: Path) -> Iterator[None]:  # the other process is just letting go of it
+    def late(lock: FileLock, **options: Any) -> Any:  # the other process is just letting go of it
         run.record.finished = True
         run.save()
-        with held(folder):
-            yield
+        return acquire(lock, **options)
 
-    monkeypatch.setattr(runs, "_held", late)
+    monkeypatch.setattr(FileLock, "acquire", late)
     with (
         pytest.raises(BadInput, match="is finished"),
         unfinished_run("mlp_vae", tmp_path / "mine"),
@@ -151,7 +147,7 @@ def test_a_run_that_another_process_ends_meanwhile_stays_finished(
 
 def test_precision_and_seed_in_words() -> None:
     assert record().chance == ["seed 0"]
-    assert dataclasses.replace(record(), dtype="float64").chance == ["float64", "seed 0"]
+    assert replace(record(), dtype="float64").chance == ["float64", "seed 0"]
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def controls() -> Rows:
     ]
 
 
-def on_gpu() -> Rows:
+def followed_on_gpu() -> Rows:
     """A row for each module: how far it follows its recordings on a GPU, in each way to compute."""
     comparisons = kept.load_results("verify-gpu.json")["comparisons"]
     ways = [("float64", False, False), ("float64", False, True),
@@ -461,7 +461,7 @@ TABLES = {
          "zh": "取自 `artifacts/reference/sharpness.json`：规则予以通过的模块数。"},
     ),
     "gpu": Table(
-        on_gpu,
+        followed_on_gpu,
         {"en": "module | float64 | float64, XLA | float32 | float32, XLA | float32, TF32 |"
          " float32, TF32, XLA",
          "zh": "模块 | float64 | float64，XLA | float32 | float32，XLA | float32，TF32 |"
