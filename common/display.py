@@ -14,27 +14,34 @@ from tqdm import tqdm
 from common.errors import BadInput
 from common.files import write_atomically
 from common.lazy import tf
-from common.training import Experiment, Progress, Row
+from common.training import Experiment, Listener, Progress, Row
 
 PREVIEW_SECONDS = 20.0  # between two previews: a fifth of a second of drawing is 1 % of that
 
 
-class Display:
-    """Tells the user how a training goes; a `training.Listener`."""
+class Display(Listener):
+    """Tells the user how a training goes."""
 
     def __init__(self, experiment: Experiment, quiet: bool) -> None:
         self._experiment, self._quiet = experiment, quiet
-        self.bar = (
-            tqdm(total=experiment.steps, unit="step", dynamic_ncols=True)
-            if not quiet and sys.stderr.isatty()
-            else None
-        )
+        self.bar: tqdm | None = None
+
+    def on_start(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        if progress.step:
+            print(f"goes on after step {progress.step:,}", flush=True)
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                total=self._experiment.steps,
+                initial=progress.step,
+                unit="step",
+                dynamic_ncols=True,
+            )
 
     def on_steps(self, progress: Progress) -> None:
         if self.bar is None:
             return
-        if self.bar.n == 0:  # a resumed run starts in the middle
-            self.bar.initial = self.bar.n = self.bar.last_print_n = progress.step
         loss, reconstruction, kl = progress.losses[-1]
         if self._experiment.round_name == "epoch":
             last = self._experiment.last_round
@@ -65,17 +72,14 @@ class Display:
         return f"{where}  {'  '.join(values)}  {row['seconds']:.1f} s"
 
 
-class Preview:
-    """Keeps a picture of the training as it stands, until its end; a `training.Listener`."""
+class Preview(Listener):
+    """Keeps a picture of the training as it stands, until its end."""
 
     def __init__(
         self, experiment: Experiment, path: Path, draw: Callable[[Progress], bytes], quiet: bool
     ) -> None:
         self._steps, self._path, self._draw, self._quiet = experiment.steps, path, draw, quiet
         self._drawn_at = -math.inf
-
-    def on_steps(self, progress: Progress) -> None:
-        """Nothing: there is something new to see after whole rounds."""
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         now = time.monotonic()
@@ -87,12 +91,9 @@ class Preview:
             sys.stdout.flush()
         self._drawn_at = now
 
-    def close(self) -> None:
-        """Nothing: the preview of a run that was stopped stays."""
 
-
-class TensorBoard:
-    """Writes the history and the GIF's frames for TensorBoard; a `training.Listener`."""
+class TensorBoard(Listener):
+    """Writes the history and the GIF's frames for TensorBoard."""
 
     @staticmethod
     def check() -> None:
@@ -105,9 +106,6 @@ class TensorBoard:
     def __init__(self, folder: Path, round_name: str) -> None:
         self._round_name = round_name
         self._writer = tf.summary.create_file_writer(str(folder))
-
-    def on_steps(self, progress: Progress) -> None:
-        """Nothing: TensorBoard is told of whole rounds."""
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         row = progress.rows[-1]

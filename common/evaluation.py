@@ -15,7 +15,7 @@ import numpy as np
 from common import classifier
 from common.lazy import tf
 from common.pictures import grid_codes, normal_quantiles
-from common.training import BATCH, Experiment, Posterior, in_batches
+from common.training import Experiment, Posterior, in_batches
 
 Draw = Callable[[Any, int, np.ndarray], np.ndarray]  # (model, digit, normal codes) -> pictures
 
@@ -100,13 +100,8 @@ def evaluate(
     data = experiment.data
     n = len(data.test_images)
     eps = experiment.chance.codes("elbo", (n, experiment.latent_dim)).astype(experiment.dtype)
-    whole = [
-        step(data.test_images[i : i + BATCH], data.test_labels[i : i + BATCH], eps[i : i + BATCH])
-        for i in range(0, n, BATCH)
-    ]
-    reconstruction, kl, _ = (
-        np.concatenate(part, dtype=np.float64) for part in zip(*whole, strict=True)
-    )
+    whole = in_batches(step, data.test_images, data.test_labels, eps)
+    reconstruction, kl, _ = (part.astype(np.float64) for part in whole)
     elbo = log_normaliser(likelihood) - float(np.mean(reconstruction + kl))
     differences, spread, effective = [], [], []
     for i in track(range(min(images, n))):
@@ -182,11 +177,7 @@ def objective_factors(experiment: Experiment) -> tuple[float, float]:
 def encode_test_set(experiment: Experiment) -> Posterior:
     """The posteriors of all test images, as NumPy arrays [n, ...]."""
     data = experiment.data
-    parts = [
-        experiment.posterior(data.test_images[i : i + BATCH], data.test_labels[i : i + BATCH])
-        for i in range(0, len(data.test_images), BATCH)
-    ]
-    return Posterior(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+    return in_batches(experiment.posterior, data.test_images, data.test_labels)
 
 
 # --- Is the wanted digit drawn? -------------------------------------------------------------------

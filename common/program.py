@@ -106,9 +106,11 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
+        from common.training import assign
+
         config, chance, dtype, weights = self._finished(folder)
         model = self.build(config, chance.initializer(), dtype)
-        _assign(model.variables, weights, folder)
+        assign(model.variables, weights, _unfit(folder))
         return model
 
     def reopen(self, folder: str | Path, data: Dataset) -> Experiment:
@@ -121,9 +123,11 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
+        from common.training import assign
+
         config, chance, dtype, weights = self._finished(folder)
         experiment = self.experiment(config, data, chance, dtype)
-        _assign(experiment.variables, weights, folder)
+        assign(experiment.variables, weights, _unfit(folder))
         return experiment
 
     def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
@@ -206,11 +210,8 @@ class Program:
             _train(self, run, data, options)
 
 
-def _assign(variables: Sequence[Any], values: Sequence[np.ndarray], folder: str | Path) -> None:
-    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
-        raise BadInput(f"{folder}: weights.npz does not fit the settings in run.json")
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+def _unfit(folder: str | Path) -> str:
+    return f"{folder}: weights.npz does not fit the settings in run.json"
 
 
 # --- Opening a run --------------------------------------------------------------------------------
@@ -254,10 +255,10 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
     from common import devices
     from common.chance import Seeded
     from common.display import Display, Preview, TensorBoard
-    from common.training import fit
+    from common.training import Listener, fit
 
     record, quiet = run.record, options.quiet
-    listeners: list[Display | Preview | TensorBoard] = []
+    listeners: list[Listener] = []
     try:
         changed = run.begin_session(program.source_digest, devices.describe())
         if not quiet:

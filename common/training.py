@@ -195,14 +195,24 @@ class Trainer:
           BadInput: it is the state of another model or optimiser.
         """
         values = [state[name] for name in sorted(state)]
-        if [v.shape for v in values] != [tuple(v.shape) for v in self._state_variables]:
-            raise BadInput("the checkpoint is of another model or optimiser: start a new run")
-        for variable, value in zip(self._state_variables, values, strict=True):
-            variable.assign(value)
+        other = "the checkpoint is of another model or optimiser: start a new run"
+        assign(self._state_variables, values, other)
 
     @property
     def _state_variables(self) -> list[Any]:
         return [*self.experiment.variables, *self.experiment.optimizer.state]
+
+
+def assign(variables: Sequence[Any], values: Sequence[np.ndarray], complaint: str) -> None:
+    """Gives variables their values.
+
+    Raises:
+      BadInput: with this complaint; there are more or fewer values, or they have other shapes.
+    """
+    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+        raise BadInput(complaint)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 class Validation:
@@ -239,13 +249,17 @@ class Validation:
         )
 
 
-def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
-    """Applies `function` to `arrays` a batch at a time; the results, concatenated."""
+def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """Applies `function` to `arrays` a batch at a time.
+
+    Returns:
+      What `function` returns, a tensor or a named tuple of tensors, concatenated to NumPy arrays.
+    """
     parts = [
         function(*(array[i : i + BATCH] for array in arrays))
         for i in range(0, len(arrays[0]), BATCH)
     ]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return tf.nest.map_structure(lambda *tensors: np.concatenate(tensors), *parts)
 
 
 @dataclass
@@ -270,12 +284,20 @@ class Checkpoints(Protocol):
     def latest(self) -> tuple[Progress, dict[str, np.ndarray]] | None: ...
 
 
-class Listener(Protocol):
-    """Who is told how the training goes."""
+class Listener:
+    """Is told how the training goes; each listener does something at some of these moments."""
 
-    def on_steps(self, progress: Progress) -> None: ...
+    def on_start(self, progress: Progress) -> None:
+        """Before the first step of this session; a resumed run has steps behind it."""
 
-    def on_round(self, progress: Progress, report: str | None) -> None: ...
+    def on_steps(self, progress: Progress) -> None:
+        """After each call of the graph."""
+
+    def on_round(self, progress: Progress, report: str | None) -> None:
+        """After each row of the history, with what the document prints then."""
+
+    def close(self) -> None:
+        """After the last step, or where the training stopped."""
 
 
 def fit(
@@ -295,6 +317,8 @@ def fit(
     else:
         progress = Progress(frames=[experiment.frame()])
 
+    for listener in listeners:
+        listener.on_start(progress)
     saved_at = time.monotonic()
     stop = threading.Event()  # instead of an end in the middle of a step
     with signals_handled_by(lambda *_: stop.set(), signal.SIGINT, signal.SIGTERM):

@@ -156,12 +156,13 @@ def test_a_command_whose_output_nobody_reads_is_not_done(monkeypatch: pytest.Mon
 
 
 def test_the_bar_of_a_resumed_run_counts_only_the_steps_of_this_session(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(display.sys.stderr, "isatty", lambda: True)
     experiment = SimpleNamespace(steps=100, round_name="step")
     shown = display.Display(experiment, quiet=False)  # type: ignore[arg-type]
-    shown.on_steps(Progress(step=60, losses=np.zeros([60, 3])))
+    shown.on_start(Progress(step=60, losses=np.zeros([60, 3])))
+    assert capsys.readouterr().out == "goes on after step 60\n"
     shown.on_steps(Progress(step=70, losses=np.array([[0.0, 0, 0]] * 69 + [[9, 7, 2]])))
     assert shown.bar is not None
     assert (shown.bar.n, shown.bar.initial) == (70, 60)

@@ -17,21 +17,27 @@ from common.datasets import Dataset
 from common.errors import BadInput, Interrupted, TrainingFailed
 from common.lazy import tf
 from common.runs import CheckpointFolder
-from common.training import Experiment, Losses, Progress, Trainer, Validation, fit, in_batches
+from common.training import (
+    Experiment,
+    Listener,
+    Losses,
+    Progress,
+    Trainer,
+    Validation,
+    fit,
+    in_batches,
+)
 from reproductions import mlp_vae, rmsprop_vae, tfp_cvae
 from tests.conftest import ROOT
 
 SMALL = mlp_vae.Config(epochs=2, batch_size=50, hidden=8)  # 20 steps an epoch on the sample
 
 
-class Silent:
+class Silent(Listener):
     """A listener that keeps what it hears."""
 
     def __init__(self) -> None:
         self.reports: list[str | None] = []
-
-    def on_steps(self, progress: Progress) -> None:
-        pass
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         self.reports.append(report)

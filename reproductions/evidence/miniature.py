@@ -102,7 +102,7 @@ class Replay(NamedTuple):
     colour_maps: list[str]  # of the pictures, in the document's order
 
 
-class Watch:
+class Watch(Listener):
     """Listens to a training: sketches at the marks, lines, and what is drawn after each round."""
 
     def __init__(self, experiment: Experiment, marks: Sequence[int]) -> None:
@@ -205,7 +205,7 @@ def read_off(program: Program, recording: Recording, trained: Trained) -> Replay
     return Replay(experiment, progress, numbers, watch.reports, shown.colour_maps)
 
 
-class SixteenCodes:
+class SixteenCodes(Listener):
     """Listens to 002: the picture that it draws before training and after each epoch."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -213,9 +213,6 @@ class SixteenCodes:
         self._codes = experiment.chance.codes("frame", (16, experiment.latent_dim))
         self.tiles: list[np.ndarray] = []
         self._draw(experiment.frame())
-
-    def on_steps(self, progress: Progress) -> None:
-        pass
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         self._draw(progress.frames[-1])
