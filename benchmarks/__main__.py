@@ -27,10 +27,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
-from common import devices
+from common import datasets, devices
+from common.chance import Seeded
 from common.cli import bounded, output_file
 from common.files import write_atomically
 from common.training import Experiment
@@ -216,9 +219,6 @@ def measure(module: str, options: argparse.Namespace) -> tuple[dict[str, Side], 
 
 def workload(module: str) -> tuple[Workload, Experiment]:
     """The module's first batches, and the experiment that they are of."""
-    from common import datasets
-    from common.chance import Seeded
-
     port = program(module)
     data = datasets.load(port.dataset)
     experiment = port.experiment(port.config(), data, Seeded(0), "float32")
@@ -263,9 +263,6 @@ def start(
 
 def original(python: str, document: Document, folder: Path, documents: Path) -> list[str]:
     """The command that runs an original program at our pace."""
-    import numpy as np
-
-    from common import datasets
 
     data = datasets.load(program(document.module).dataset)
     np.savez(

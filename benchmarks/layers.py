@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 from benchmarks import seconds_of
 from benchmarks.__main__ import machine
 from benchmarks.worker import MATRIX
+from common import kernels
 from common.cli import output_file
 from common.files import write_atomically
+from common.lazy import tf
 
 BATCH = 100
 SECONDS = 0.4  # of each measurement in a round
@@ -75,8 +77,6 @@ LAYERS = {
 
 def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     """The three computations of a layer: name, function, arguments."""
-    from common.lazy import tf
-
     large = tf.random.normal([BATCH, layer.large, layer.large, layer.large_channels])
     small = tf.random.normal([BATCH, layer.small, layer.small, layer.small_channels])
     kernel = tf.random.normal([layer.size, layer.size, layer.large_channels, layer.small_channels])
@@ -104,8 +104,6 @@ def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[
 
 def by_patches(layer: Layer, what: str) -> Callable[..., Any] | None:
     """The computation as one product of patches, where it is one."""
-    from common.lazy import tf
-
     window = [1, layer.size, layer.size, 1]
     strides = [1, layer.stride, layer.stride, 1]
     inputs = layer.size**2 * layer.large_channels
@@ -127,8 +125,6 @@ def by_channel(layer: Layer, what: str) -> Callable[..., Any] | None:
     """The forward pass of a layer with one output channel as its modules compute it."""
     if not layer.transposed or layer.large_channels != 1 or what != "forward":
         return None
-    from common import kernels
-    from common.lazy import tf
 
     def forward(small: Any, kernel: Any) -> Any:
         turned = tf.transpose(tf.reverse(kernel, axis=[0, 1]), [0, 1, 3, 2])
@@ -141,8 +137,6 @@ def of_a_layer(
     function: Callable[..., Any] | None, images: Any, other: Any, xla: bool = False
 ) -> float | None:
     """Milliseconds of a computation: of several, on different images, in one call of a graph."""
-    from common.lazy import tf
-
     if function is None:
         return None
 
@@ -171,7 +165,6 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--output", type=output_file, help="a JSON file to keep the numbers in")
     options = parser.parse_args()
-    from common.lazy import tf
 
     square = tf.random.normal([MATRIX, MATRIX])
     peak = 2 * MATRIX**3 / min(milliseconds(tf.matmul, square, square)) / 1e6  # GFLOP/s

@@ -25,8 +25,12 @@ import numpy as np
 
 from benchmarks import parse, seconds_of
 from benchmarks.__main__ import machine
+from common import datasets
+from common.chance import Seeded
 from common.cli import output_file
 from common.files import write_atomically
+from common.lazy import tf
+from common.training import Trainer
 from reproductions import program
 from reproductions.evidence import speed
 
@@ -80,11 +84,6 @@ def in_its_own_process(module: str, axis: str | None, factor: float) -> dict[str
 
 def measure(module: str, axis: str | None, factor: float) -> dict[str, Any]:
     """Times one point, of an axis or (None) of the document's settings; seconds are of a step."""
-    from common import datasets
-    from common.chance import Seeded
-    from common.lazy import tf
-    from common.training import Trainer
-
     port = program(module)
     data = datasets.load(port.dataset, quiet=True)
     settings: dict[str, Any] = {}

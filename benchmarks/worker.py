@@ -25,6 +25,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workload import Workload
+from common import datasets
+from common.chance import Seeded
+from common.lazy import tf
+from common.training import Trainer
+from reproductions import program
 
 FIRST = 4  # steps before the clock starts; their losses are compared
 MATRIX = 2048
@@ -38,12 +43,6 @@ def ours(load: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]
     "loop" is what a run does; "with XLA" and "without XLA" are the same loop with the other choice
     of compiler; "bare" is the compiled step alone, on one batch.
     """
-    from common import datasets
-    from common.chance import Seeded
-    from common.lazy import tf
-    from common.training import Trainer
-    from reproductions import program
-
     port = program(load.module)
     data = datasets.load(port.dataset)
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
@@ -80,7 +79,6 @@ def peak(variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
     a = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
     if variant == "numpy":
         return lambda n: [a @ a for _ in range(n)], {}
-    from common.lazy import tf
 
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
     b = tf.constant(a)

@@ -54,7 +54,15 @@ def _as_failure(error: BaseException) -> Failure:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose error message is one line, with a hint where an option is misspelt."""
+    """A parser whose error message is one line, with a hint where an option is misspelt.
+
+    Args:
+      module: that is run with `python -m`.
+      description: for --help.
+    """
+
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(prog=f"python -m {module}", description=description, allow_abbrev=False)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
@@ -87,9 +95,7 @@ def parse(
     Raises:
       BadInput: an option is unknown, or its value cannot be used.
     """
-    parser = OneLineParser(
-        prog=f"python -m reproductions.{name}", description=description, allow_abbrev=False
-    )
+    parser = OneLineParser(f"reproductions.{name}", description)
     document = parser.add_argument_group("the document's settings")
     variants = parser.add_argument_group("variants of ours, which the document does not have")
     hints = typing.get_type_hints(config)
@@ -136,7 +142,7 @@ def _add_run_options(parser: argparse.ArgumentParser, name: str, quick: Mapping[
         help=f"make a short run, which is marked as such: {settings}",
     )  # fmt: skip
     run.add_argument(
-        "--output", type=_folder, metavar="DIR",
+        "--output", type=named_folder, metavar="DIR",
         help=f"the run's own folder (default: the next number below artifacts/runs/{name})",
     )  # fmt: skip
     run.add_argument(
@@ -144,7 +150,7 @@ def _add_run_options(parser: argparse.ArgumentParser, name: str, quick: Mapping[
         help="continue the unfinished run in --output, or the latest unfinished one",
     )  # fmt: skip
     run.add_argument(
-        "--data-dir", type=_folder, metavar="DIR",
+        "--data-dir", type=named_folder, metavar="DIR",
         help="folder that holds the data set (default: $VAE_DATA_DIR, else it is fetched)",
     )  # fmt: skip
     run.add_argument(
@@ -197,7 +203,8 @@ def output_file(text: str) -> Path:
     return path
 
 
-def _folder(text: str) -> Path:
+def named_folder(text: str) -> Path:
+    """The `type` of an option that names a folder, so that an empty name is not the working one."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("the name of a folder is empty or impossible")
     return Path(text)

@@ -90,9 +90,9 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": {  # 0: one per core
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads()
-            or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)),
+            or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads()
-            or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)),
+            or int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0),
         },
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
     }

@@ -12,7 +12,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from common.lazy import tf
 
@@ -20,21 +20,11 @@ BETA1, BETA2 = 0.9, 0.999  # of Adam and Nadam, in all documents
 RMSPROP_DECAY = 0.9
 
 
-class Optimizer(Protocol):
-    """What the loop needs of an optimiser."""
+class Optimizer:
+    """Variables to train, in the document's order, and for each slots of the same shape.
 
-    variables: list[tf.Variable]  # in the document's order
-    state: list[tf.Variable]  # everything that a resumed run must get back
-    learning_rate: float
-    dtype: tf.DType  # of the variables
-
-    def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        """Updates the variables once. A variable whose gradient is None stays as it is."""
-        ...
-
-
-class _SlotOptimizer:
-    """Variables to train and, for each, slots of the same shape."""
+    `state` is everything that a resumed run must get back.
+    """
 
     def __init__(self, variables: Sequence[Any], learning_rate: float, starts: Sequence[float]):
         self.variables = list(variables)
@@ -46,12 +36,16 @@ class _SlotOptimizer:
         ]
         self.state = [slot for slots in self.slots for slot in slots]
 
+    def apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """Updates the variables once. A variable whose gradient is None stays as it is."""
+        raise NotImplementedError
+
     def _float32(self, number: float) -> tf.Tensor:
         """`number` rounded to float32 and cast to the variables' type, as the originals hold it."""
         return tf.cast(tf.constant(number, tf.float32), self.dtype)
 
 
-class TF1Adam(_SlotOptimizer):
+class TF1Adam(Optimizer):
     """`tf.train.AdamOptimizer` of TF 1.14: epsilon 1e-8, beta powers as running float32 products.
 
     var -= lr sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon)
@@ -81,7 +75,7 @@ class TF1Adam(_SlotOptimizer):
         self.beta2_power.assign(self.beta2_power * BETA2)
 
 
-class KerasAdam(_SlotOptimizer):
+class KerasAdam(Optimizer):
     """`tf.keras.optimizers.Adam` of TF 1.14 and 2.0: epsilon 1e-7, beta^t by `pow`.
 
     Its epsilon is not rounded to float32.
@@ -136,7 +130,7 @@ def _apply_adam(
         )
 
 
-class TF1RMSProp(_SlotOptimizer):
+class TF1RMSProp(Optimizer):
     """`tf.train.RMSPropOptimizer` of TF 1.14: the mean square **starts at ones**, epsilon 1e-10.
 
     ms += (1 - decay) (g^2 - ms);  var -= lr g / sqrt(ms + epsilon)
@@ -164,7 +158,7 @@ class TF1RMSProp(_SlotOptimizer):
             variable.assign_sub(learning_rate * gradient / tf.sqrt(ms + epsilon))
 
 
-class LegacyNadam(_SlotOptimizer):
+class LegacyNadam(Optimizer):
     """Keras's Nadam up to TF 1.14: the momentum schedule warms up over thousands of steps.
 
     mu_t = beta1 (1 - 0.5 * 0.96^(schedule_decay t)) with schedule_decay 0.004; today's Nadam has

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     Picture: TypeAlias = Figure | bytes  # bytes: of a file
 
 DPI = 110
-CLASSES = "tab10"  # colour map of the ten classes
+# Of the ten classes, here as in the explorer: colour-blind readers, too, tell them apart.
+CLASSES = (
+    "#332288", "#3c9fd0", "#2f9c8c", "#117733", "#85851f",
+    "#c8931b", "#cc5f73", "#882255", "#aa4499", "#6d6d6d",
+)  # fmt: skip
 
 
 def to_png(figure: Figure, note: str) -> bytes:
@@ -47,7 +51,6 @@ def manifold(
     z1: np.ndarray,
     title: str,
     cmap: str,
-    z1_upwards: bool = False,
 ) -> Figure:
     """A grid of decoded codes: the image at (row i, column j) decodes z = [z0[j], z1[i]].
 
@@ -57,17 +60,15 @@ def manifold(
       z1: latent values along the rows.
       title: of the figure.
       cmap: the document's colour map.
-      z1_upwards: draw row 0 at the bottom.
     """
     figure, axes = _figure(8.2, 8.6)
     height, width = images.shape[2:]
-    rows = images[::-1] if z1_upwards else images
-    axes.imshow(tile(rows), cmap=cmap)
-    labels = z1[::-1] if z1_upwards else z1
+    axes.imshow(tile(images), cmap=cmap)
     every = slice(None, None, 2)
     axes.set_xticks((np.arange(len(z0)) * width + width / 2)[every], _numbers(z0[every]))
-    axes.set_yticks((np.arange(len(z1)) * height + height / 2)[every], _numbers(labels[every]))
-    axes.set(xlabel="z[0]", ylabel="z[1]", title=title)
+    axes.set_yticks((np.arange(len(z1)) * height + height / 2)[every], _numbers(z1[every]))
+    direction = "downwards" if z1[0] < z1[-1] else "upwards"
+    axes.set(xlabel="z[0]", ylabel=f"z[1], {direction}", title=title)
     axes.tick_params(labelsize=8)
     return figure
 
@@ -126,16 +127,18 @@ def latent_scatter(
       labels: [n], 0 .. 9.
       class_names: a name for each label.
       prior_means: [n, 2], the mean of the prior for each image. One prior for all is drawn as a
-        circle of one standard deviation; a prior for each class as a numbered disc with its circle.
+        circle of one standard deviation, and each class has its number at the median of its codes;
+        a prior for each class is drawn as a numbered disc with its circle.
     """
     figure, axes = _figure(8.4, 7.2)
     classes = len(class_names)
     points = axes.scatter(
         z[:, 0], z[:, 1], c=labels, s=3, alpha=0.6, linewidths=0, rasterized=True,
-        cmap=_discrete(classes), vmin=-0.5, vmax=classes - 0.5,
+        cmap=_class_colours(), vmin=-0.5, vmax=classes - 0.5,
     )  # fmt: skip
     bar = figure.colorbar(points, ax=axes, ticks=range(classes), label="class")
-    bar.ax.set_yticklabels(class_names)
+    named = [f"{k} {name}".removesuffix(f" {k}") for k, name in enumerate(class_names)]
+    bar.ax.set_yticklabels(named)
     bar.ax.invert_yaxis()  # the first class on top, as one reads
     if bar.solids is not None:
         bar.solids.set_alpha(1)
@@ -144,6 +147,7 @@ def latent_scatter(
         _draw_class_priors(axes, labels, prior_means, classes)
         title += ",\nand the learned priors N(mean, 1) at 1 σ"
     else:
+        _number_classes(axes, z, labels)
         _circle(axes, prior_means[0], "black")
         title += ",\nand the prior N(0, 1) at 1 σ"
     axes.set(xlabel="z_mean[0]", ylabel="z_mean[1]", title=title)
@@ -213,12 +217,6 @@ def preview(
     return figure
 
 
-def total_axis(config: Any, total: tuple[str, str]) -> tuple[str, str]:
-    """Title and unit of the first panel of `curves`: `total`, or the ELBO's if that is trained."""
-    trains_elbo = getattr(config, "objective", "document") == "elbo"
-    return ("ELBO, negated", "nats per image") if trains_elbo else total
-
-
 def _curve(
     axes: Axes, rows: Sequence[Row], x: str, total: tuple[str, str], columns: Mapping[str, str]
 ) -> None:
@@ -235,12 +233,22 @@ def _curve(
 def _draw_class_priors(
     axes: Axes, labels: np.ndarray, prior_means: np.ndarray, classes: int
 ) -> None:
-    colours = _discrete(classes)
+    colours = _class_colours()
     for digit in range(classes):
         mean = prior_means[np.argmax(labels == digit)]
         _circle(axes, mean, colours(digit))
         axes.plot(*mean, "o", ms=13, mfc=colours(digit), mec="black", mew=0.8)
         axes.annotate(str(digit), mean, ha="center", va="center", color="white", weight="bold")
+
+
+def _number_classes(axes: Axes, z: np.ndarray, labels: np.ndarray) -> None:
+    from matplotlib.patheffects import withStroke
+
+    for k in np.unique(labels):
+        axes.annotate(
+            str(k), np.median(z[labels == k], axis=0), ha="center", va="center", weight="bold",
+            color=CLASSES[k], size=13, path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
 
 
 def _circle(axes: Axes, centre: np.ndarray, colour: Any) -> None:
@@ -249,10 +257,10 @@ def _circle(axes: Axes, centre: np.ndarray, colour: Any) -> None:
     axes.add_patch(Circle(tuple(centre), 1.0, fill=False, ec=colour, lw=1.6))
 
 
-def _discrete(classes: int) -> Colormap:
-    from matplotlib import colormaps
+def _class_colours() -> Colormap:
+    from matplotlib.colors import ListedColormap
 
-    return colormaps[CLASSES].resampled(classes)
+    return ListedColormap(CLASSES)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -18,18 +18,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from common import datasets, devices, evaluation, plotting
+from common.chance import Chance, Initializer, Seeded
 from common.cli import parse, run_command
+from common.datasets import SPECS, Dataset
+from common.display import Display, Preview, TensorBoard
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 from common.expected import expectation
+from common.pictures import gif
+from common.runs import Record, Run, new_run, read_finished, source_digest, unfinished_run
+from common.training import Experiment, Listener, Posterior, Progress, assign, fit
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
-
-    from common.chance import Chance, Initializer
-    from common.datasets import Dataset
-    from common.runs import Record, Run
-    from common.training import Experiment, Posterior, Progress
 
 PREVIEW = "preview.png"  # stands in the folder of a run until it is finished
 
@@ -61,9 +64,12 @@ class Program:
     @property
     def source_digest(self) -> str:
         """SHA-256 of what can move a number of this module's runs."""
-        from common.runs import source_digest
-
         return source_digest(Path(self.experiment.__code__.co_filename))
+
+    def total_axis(self, config: Any) -> tuple[str, str]:
+        """Title and unit of the first panel of the curves: `total`, or the ELBO's if it trains."""
+        trains_elbo = getattr(config, "objective", "document") == "elbo"
+        return ("ELBO, negated", "nats per image") if trains_elbo else self.total
 
     def changed_settings(self, config: Mapping[str, Any]) -> list[str]:
         """The settings of a run that are not the document's, in words: "objective elbo", ..."""
@@ -106,8 +112,6 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
-        from common.training import assign
-
         config, chance, dtype, weights = self._finished(folder)
         model = self.build(config, chance.initializer(), dtype)
         assign(model.variables, weights, _unfit(folder))
@@ -123,8 +127,6 @@ class Program:
         Raises:
           BadInput: there is no finished run of this module.
         """
-        from common.training import assign
-
         config, chance, dtype, weights = self._finished(folder)
         experiment = self.experiment(config, data, chance, dtype)
         assign(experiment.variables, weights, _unfit(folder))
@@ -132,9 +134,6 @@ class Program:
 
     def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
         """With what a finished run was made, and its trained weights."""
-        from common.chance import Seeded
-        from common.runs import read_finished
-
         record, weights = read_finished(self.name, Path(folder))
         return self.config_of(record, Path(folder)), Seeded(record.seed), record.dtype, weights
 
@@ -153,8 +152,6 @@ class Program:
           drawn: how many pictures of each digit a conditional model draws; None: as many as a run.
           **sizes: `images`, `samples` and `track` of `evaluation.evaluate`.
         """
-        from common import evaluation
-
         if z_mean is None:
             z_mean = evaluation.encode_test_set(experiment).z_mean
         metrics = evaluation.evaluate(experiment, z_mean, self.likelihood, **sizes)
@@ -187,8 +184,6 @@ class Program:
         Args:
           given: the settings, the seed and so on that are not left at their defaults.
         """
-        from common.runs import Record
-
         quick = given.get("quick", False)
         names = {item.name for item in dataclasses.fields(self.config)}
         chosen = {k: v for k, v in given.items() if k in names}
@@ -220,10 +215,6 @@ def _unfit(folder: str | Path) -> str:
 @contextmanager
 def _opened(program: Program, options: argparse.Namespace) -> Iterator[tuple[Run, Dataset]]:
     """Holds the folder of a new or an unfinished run."""
-    from common import datasets
-    from common.display import TensorBoard
-    from common.runs import new_run, unfinished_run
-
     if options.tensorboard:
         TensorBoard.check()
     if options.resume:
@@ -252,11 +243,6 @@ def _refuse_other_settings(run: Run, program: Program, given: Mapping[str, Any])
 
 
 def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespace) -> None:
-    from common import devices
-    from common.chance import Seeded
-    from common.display import Display, Preview, TensorBoard
-    from common.training import Listener, fit
-
     record, quiet = run.record, options.quiet
     listeners: list[Listener] = []
     try:
@@ -326,9 +312,6 @@ def _warn(program: Program, changed: Sequence[str], other_versions: Sequence[str
 
 def _save(program: Program, run: Run, experiment: Experiment, progress: Progress) -> None:
     """Writes everything that a finished run leaves."""
-    from common import evaluation, plotting
-    from common.pictures import gif
-
     began = time.monotonic()
     record = run.record
     run.write_history(progress.rows)
@@ -370,11 +353,6 @@ def usual_pictures(
       progress: the training.
       posterior: of the test images, NumPy arrays.
     """
-    import numpy as np
-
-    from common import plotting
-    from common.datasets import SPECS
-
     data, z_mean = experiment.data, posterior.z_mean
     shown = slice(0, 30)
     pictures: dict[str, Figure | bytes] = {
@@ -387,7 +365,7 @@ def usual_pictures(
         "curves.png": plotting.curves(
             progress.rows,
             experiment.round_name,
-            plotting.total_axis(experiment.config, program.total),
+            program.total_axis(experiment.config),
             columns=program.columns,
             title=f"{program.name}: training on {SPECS[data.name].title}",
             reconstruction_unit=program.reconstruction_unit,
@@ -411,15 +389,13 @@ def usual_pictures(
 
 def _preview(program: Program, run: Run, experiment: Experiment, progress: Progress) -> bytes:
     """The picture that stands in the run's folder while it trains."""
-    from common import plotting
-
     name = experiment.round_name
     figure = plotting.preview(
         progress.frames[-1],
         progress.rows,
         name,
         experiment.last_round,
-        plotting.total_axis(experiment.config, program.total),
+        program.total_axis(experiment.config),
         program.columns,
         f"{program.name} after {name} {progress.rows[-1][name]:.0f} of {experiment.last_round}",
     )
@@ -431,7 +407,7 @@ def _note(run: Run, program: Program) -> str:
     config = run.record.config
     length = [f"{config[name]} {name}" for name in program.quick]
     others = {name: value for name, value in config.items() if name not in program.quick}
-    settings = [*length, *program.changed_settings(others), *run.record.chance]
+    settings = [*length, *program.changed_settings(others), *run.record.seed_in_words]
     quick = "QUICK RUN, not the document's training: " if run.record.quick else ""
     return f"{quick}{program.name}, {', '.join(settings)}"
 

@@ -42,7 +42,6 @@ DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZi
 # Files of `common` that no number of a run passes through.
 NO_NUMBERS = {
     "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
-    "lockstep",
 }  # fmt: skip
 
 
@@ -73,7 +72,7 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def chance(self) -> list[str]:
+    def seed_in_words(self) -> list[str]:
         """Seed and precision, in words; float32 goes without saying."""
         return [*([] if self.dtype == "float32" else [self.dtype]), f"seed {self.seed}"]
 

@@ -28,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions",
-        description="Lists the reproductions. To train one: python -m reproductions.<module>",
-        allow_abbrev=False,
+        "reproductions",
+        "Lists the reproductions. To train one: python -m reproductions.<module>",
     )
     _, others = parser.parse_known_args(argv)
     if others:

@@ -21,7 +21,7 @@ Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
   2. The GIF's last frame stays longer; the document repeats it instead.
   3. The steps run inside a graph; the document's run eagerly.
-  4. A run also draws a latent scatter, reconstructions, curves and the GIF.
+  4. A run also draws reconstructions and curves, and writes a second GIF with all frames.
 
 The document prints no numbers; the official tutorial prints a test ELBO of -78.338 and -78.327.
 

@@ -14,21 +14,22 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from common.cli import OneLineParser, bounded, output_file, run_command
+from common import datasets, plotting
+from common.cli import OneLineParser, bounded, named_folder, output_file, run_command
 from common.errors import BadInput
-from common.evaluation import DRAWN, SAMPLES
+from common.evaluation import DRAWN, SAMPLES, Draw
+from common.files import write_atomically
 from common.pictures import grid_codes, normal_quantiles
+from common.program import Program
 from common.runs import Record, read_record
-from reproductions import GOLDEN, MODULES, program
-
-if TYPE_CHECKING:
-    from common.evaluation import Draw
-    from common.program import Program
-    from common.training import Experiment
+from common.training import Experiment
+from reproductions import MODULES, program
+from reproductions.evidence import kept
 
 SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
 WIDTH = 56  # of the first column
@@ -44,14 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str] | None) -> None:
-    from common import datasets
-
     parser = OneLineParser(
-        prog="python -m reproductions.evaluate",
-        description="Prints metrics of trained models on the test set: the terms of the ELBO, the"
+        "reproductions.evaluate",
+        "Prints metrics of trained models on the test set: the terms of the ELBO, the"
         " log-likelihood by importance sampling (nats per image), and how often a conditional model"
         " draws the digit that it is asked for.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run"
@@ -70,7 +68,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         help="a PNG to draw: five pictures of each digit's grid, by each conditional model",
     )  # fmt: skip
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="a folder that holds the data sets"
+        "--data-dir", type=named_folder, metavar="DIR", help="a folder that holds the data sets"
     )
     options = parser.parse_args(argv)
     records = [_record(folder) for folder in options.runs]  # before any work
@@ -106,7 +104,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
             if port.draw
         ]
         if original:
-            sheets.insert(0, ("original (TF 1.14)", original_grids()[0] / 255))
+            sheets.insert(0, ("original (TF 1.14)", kept.original_grids()[0] / 255))
         _draw(sheets, options.picture)
 
 
@@ -124,12 +122,10 @@ def _record(folder: Path) -> Record:
 def _name(record: Record) -> str:
     """Module, settings that are not the document's, seed."""
     changed = program(record.module).changed_settings(record.config)
-    return ", ".join([" ".join([record.module, *changed]), *record.chance])
+    return ", ".join([" ".join([record.module, *changed]), *record.seed_in_words])
 
 
 def _metrics(experiment: Experiment, port: Program, sizes: dict[str, Any]) -> dict[str, Any]:
-    from tqdm import tqdm
-
     track = partial(tqdm, desc=port.name, unit="image", leave=False, disable=None)
     return port.evaluate(experiment, track=track, **sizes)
 
@@ -146,25 +142,6 @@ def as_line(name: str, metrics: dict[str, Any]) -> str:
 
 
 # --- Wanted digits --------------------------------------------------------------------------------
-
-
-def original_right() -> np.ndarray:
-    """How many of the original's 225 pictures of each digit show that digit, int [runs, 10]."""
-    from common.evaluation import count_right
-
-    return np.stack([count_right(g.reshape(10, -1, 28, 28) / 255) for g in original_grids()])
-
-
-def original_grids() -> list[np.ndarray]:
-    """For each run of the original its pictures around the class means.
-
-    They are uint8 [10, 15, 15, 28, 28].
-    """
-    found = []
-    for path in sorted((GOLDEN / "004").glob("class-grids-*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
-            found.append(arrays["grids"])
-    return found
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -186,7 +163,7 @@ def _print_wanted(wanted: list[tuple[str, dict[str, Any]]], original: bool) -> N
         _print_intervals(digits["right"], DRAWN)
         _print_shares(f"{name}: grid", digits["grid_right"], 225)
     if original:
-        right = original_right()
+        right = kept.original_right()
         name = f"original (TF 1.14), {len(right)} runs: grid"
         _print_shares(name, right.sum(axis=0), 225 * len(right))
     for name, digits in wanted:
@@ -209,7 +186,6 @@ def _print_intervals(right: Sequence[int], of: int) -> None:
 
 def _grids(model: Any, draw: Draw) -> np.ndarray:
     """What a model draws at the document's quantiles, [10, 15, 15, 28, 28]."""
-
     quantiles = normal_quantiles(15)
     codes = grid_codes(quantiles, quantiles)
     return np.stack([draw(model, digit, codes) for digit in range(10)])
@@ -217,9 +193,6 @@ def _grids(model: Any, draw: Draw) -> np.ndarray:
 
 def _draw(sheets: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
     """The centre of each grid and four codes around it, a column for each digit."""
-    from common import plotting
-    from common.files import write_atomically
-
     rows, labels = [], []
     for name, grids in sheets:
         for k, (i, j) in enumerate(SHOWN):

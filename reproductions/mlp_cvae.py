@@ -22,7 +22,7 @@ Kept quirks
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. A run also draws a latent scatter, reconstructions, curves and the GIF.
+  2. A run also draws samples, a latent scatter, reconstructions, curves and the GIF.
   3. There is no original to record; it is proved against mlp_vae (tests/test_mlp_cvae.py).
   4. [x, y] @ [w1; y_w1] is computed as x @ w1 + y @ y_w1, so that this proof can be exact.
 

@@ -224,9 +224,9 @@ def frame(model: Model) -> np.ndarray:
 
 def pictures(experiment: Experiment, progress: Progress) -> dict[str, plotting.Picture]:
     """The document's manifold, with its first row at the bottom."""
-    manifold = pictures_of(experiment.model, grid_codes(GRID, GRID))
-    title = "Manifold: z from −3 to 3, z[1] upwards"
-    return {"manifold.png": plotting.manifold(manifold, GRID, GRID, title, CMAP, z1_upwards=True)}
+    manifold = pictures_of(experiment.model, grid_codes(GRID, GRID[::-1]))
+    title = "Manifold: z from −3 to 3"
+    return {"manifold.png": plotting.manifold(manifold, GRID, GRID[::-1], title, CMAP)}
 
 
 # --- The command ----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """`python -m reproductions.verify`: the ports against the recordings of the originals.
 
 Each port is run on the weights, batches and noise of a recording, by the very loop that trains, and
-compared with it step by step (see `common/lockstep.py`). Then it is run whole on a few hundred
-images, and what it prints and draws is compared, too (see `reproductions/evidence/miniature.py`).
-The kept whole runs are compared as distributions (see `reproductions/evidence/equivalence.py`).
+compared with it step by step. Then it is run whole on a few hundred images, and what it prints and
+draws is compared, too. The kept whole runs are compared as distributions. (See `lockstep.py`,
+`miniature.py` and `equivalence.py` in `reproductions/evidence/`.)
 Exits 0 only if every comparison holds, 5 if one does not.
 """
 
@@ -14,16 +14,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from common.cli import OneLineParser, output_file, run_command
+from common import datasets, devices
+from common.cli import OneLineParser, named_folder, output_file, run_command
+from common.datasets import Dataset
 from common.errors import BadInput, VerificationFailed
 from common.files import write_atomically
+from common.lazy import tf
 from reproductions import GOLDEN, MODULES, program
+from reproductions.evidence import kept, lockstep, miniature
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
-
-if TYPE_CHECKING:
-    from common.datasets import Dataset
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m reproductions.verify",
-        description="Compares the ports with recordings of the original programs, step by step,"
+        "reproductions.verify",
+        "Compares the ports with recordings of the original programs, step by step,"
         " then whole in miniature, and the kept whole runs.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "modules",
@@ -60,7 +60,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=output_file, metavar="FILE", help="write the table as JSON, too"
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="a folder that holds the data sets"
+        "--data-dir", type=named_folder, metavar="DIR", help="a folder that holds the data sets"
     )
     options = parser.parse_args(argv)
     for module in options.modules:
@@ -73,9 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from common import datasets, devices
-    from common.lazy import tf
-    from reproductions.evidence import equivalence, kept, lockstep, miniature
+    from reproductions.evidence import equivalence  # which imports SciPy
 
     if options.device == "cpu" and devices.on_gpu():
         tf.config.set_visible_devices([], "GPU")
@@ -128,8 +126,8 @@ def _verify(options: argparse.Namespace) -> None:
     if failed or different or outside:
         raise VerificationFailed(
             f"{len(failed)} of {len(entries) + len(miniatures)} recordings are not followed,"
-            f" {len(different)} of {len(compared)} numbers of whole runs not shown equivalent,"
-            f" {outside} printed numbers outside the interval of our runs"
+            f" {len(different)} of {len(compared)} comparisons of whole runs fail,"
+            f" {outside} printed numbers lie outside the interval of our runs"
         )
 
 

@@ -21,7 +21,7 @@ from common.lazy import tf
 from common.program import Program
 from common.training import Losses, Posterior
 from reproductions import evaluate, program
-from reproductions.evidence.kept import REFERENCE
+from reproductions.evidence.kept import REFERENCE, original_right
 from tests.conftest import evaluate_little, train_on
 
 PIXELS, LATENT, NOISE = 6, 2, 0.7
@@ -225,7 +225,7 @@ def test_pictures_of_the_wanted_digit_are_counted(sample: Callable[[str], Datase
 
 
 def test_the_original_is_judged_as_it_was_by_another_classifier() -> None:
-    first, *others = evaluate.original_right()
+    first, *others = original_right()
     assert first.sum() / 2250 == pytest.approx(0.45, abs=0.03)
     assert first[0] == 225
     assert first[4] <= 5
@@ -300,7 +300,7 @@ def test_the_command_prints_and_draws_what_each_model_does(
             around = sheet[first : first + 5, digit]
             assert np.abs(around - np.clip(drawn, 0, 1)).max(axis=(1, 2)).min() < 1e-5
     [original] = [line for line in lines if line.startswith("original")]
-    shares = evaluate.original_right().mean(axis=0) / 225
+    shares = original_right().mean(axis=0) / 225
     assert re.findall(r"\d+%", original) == [f"{share:.0%}" for share in [*shares, shares.mean()]]
 
 

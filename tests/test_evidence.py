@@ -16,7 +16,6 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from common import lockstep as rule
 from common.datasets import Dataset
 from common.expected import expectation
 from common.runs import Record, source_digest
@@ -30,6 +29,7 @@ from reproductions.evidence import (
     sharpness,
     tables,
 )
+from reproductions.evidence import lockstep as rule
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
 from reproductions.evidence.kept import REFERENCE, load_record, load_seeds
 from reproductions.evidence.probe import differences, probe
@@ -150,7 +150,7 @@ def test_the_digest_sees_what_can_move_a_number_and_nothing_else(
         ("optimizers.py", True),
         ("classifier.npz", True),
         ("errors.py", False),
-        ("lockstep.py", False),
+        ("display.py", False),
     ],
 )
 def test_the_digest_counts_the_files_that_a_number_passes_through(

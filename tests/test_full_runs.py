@@ -37,7 +37,7 @@ def computes(
     first = losses * np.array(content["first_losses"])[:, np.newaxis]
     trainer = SimpleNamespace(run=lambda start, stop: first[start:stop])
     train_on(patch)
-    patch.setattr("common.training.Trainer", lambda experiment: trainer)
+    patch.setattr(full_runs, "Trainer", lambda experiment: trainer)
     patch.setattr(full_runs, "_probe", lambda module: now)
     patch.setattr(full_runs, "make_proof", lambda document: None)
     patch.setattr(kept, "load_seeds", lambda module: dict(content))

@@ -12,12 +12,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from common import devices, lockstep
+from common import devices
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.lazy import tf
 from reproductions import GOLDEN, program, verify
-from reproductions.evidence import equivalence, miniature
+from reproductions.evidence import equivalence, lockstep, miniature
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle
 from PIL import Image
 from scipy import special, stats
@@ -103,16 +104,17 @@ def codes_as_images(z0: Array, z1: Array) -> Array:
 @pytest.mark.parametrize("upwards", [False, True])
 def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -> None:
     z0, z1 = np.array([-2.0, 0.5, 3.0]), np.array([-1.0, 0.0, 1.0, 2.0, 7.0])
-    figure = plotting.manifold(codes_as_images(z0, z1), z0, z1, "A title", "gray", upwards)
+    z1 = z1[::-1] if upwards else z1
+    figure = plotting.manifold(codes_as_images(z0, z1), z0, z1, "A title", "gray")
     [axes] = figure.axes
     drawn = tiles(array_of(axes))
     assert drawn.shape[:2] == (5, 3)
     for i in range(5):
         for j in range(3):
-            at = 5 - i - 1 if upwards else i
-            assert drawn[at, j, 0, :2].tolist() == [z0[j], z1[i]]
+            assert drawn[i, j, 0, :2].tolist() == [z0[j], z1[i]]
     assert axes.get_title() == "A title"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", "z[1]")
+    direction = "upwards" if upwards else "downwards"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z[0]", f"z[1], {direction}")
     assert [i.get_cmap().name for i in axes.get_images()] == ["gray"]
     # A tick stands at the middle of every second tile and says that tile's z.
     assert ticks(axes, "x") == [(14.0, f"{MINUS}2.00"), (70.0, "3.00")]
@@ -122,11 +124,10 @@ def test_manifold_draws_row_i_column_j_at_its_code_and_names_it(upwards: bool) -
 
 
 def test_the_axis_of_the_total_is_that_of_the_objective() -> None:
-    document = ("Cost", "cost of a batch")
-    for config in (mlp_vae.Config(), conv_vae.Config()):
-        assert plotting.total_axis(config, document) == document
+    for module in (mlp_vae, conv_vae):
+        assert module.PROGRAM.total_axis(module.Config()) == module.PROGRAM.total
     elbo = mlp_vae.Config(objective="elbo")
-    assert plotting.total_axis(elbo, document) == ("ELBO, negated", "nats per image")
+    assert mlp_vae.PROGRAM.total_axis(elbo) == ("ELBO, negated", "nats per image")
 
 
 def test_image_grid_keeps_rows_columns_and_labels() -> None:
@@ -194,7 +195,12 @@ def test_latent_scatter_puts_points_colours_and_names_where_they_belong() -> Non
     assert (circle.get_radius(), circle.get_center()) == (1.0, (0.0, 0.0))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z_mean[0]", "z_mean[1]")
     assert bar.get_ylabel() == "class"
-    assert ticks(bar, "y") == [(float(i), name) for i, name in enumerate(names)]
+    assert ticks(bar, "y") == [(float(i), f"{i} {name}") for i, name in enumerate(names)]
+    assert [text.get_text() for text in axes.texts] == list("0123456789")
+    for digit, text in enumerate(axes.texts):
+        median = np.median(z[labels == digit], axis=0)
+        np.testing.assert_array_equal(text.xy, median)  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(to_rgba(text.get_color()), points.to_rgba(np.array(digit)))
     assert axes.get_aspect() == 1.0  # a circle of one sigma is a circle
 
 

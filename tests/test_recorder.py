@@ -24,10 +24,10 @@ import pytest
 from filelock import FileLock
 from scipy.stats import ks_2samp
 
-from common import lockstep
 from common.chance import Batches, Recorded, Seeded
 from common.datasets import Dataset, cache_folder
 from reproductions import GOLDEN
+from reproductions.evidence import lockstep
 from reproductions.golden import record
 from tests.conftest import ROOT
 from tests.test_layout import imports

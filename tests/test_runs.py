@@ -146,8 +146,8 @@ def test_a_run_that_another_process_ends_meanwhile_stays_finished(
 
 
 def test_precision_and_seed_in_words() -> None:
-    assert record().chance == ["seed 0"]
-    assert replace(record(), dtype="float64").chance == ["float64", "seed 0"]
+    assert record().seed_in_words == ["seed 0"]
+    assert replace(record(), dtype="float64").seed_in_words == ["float64", "seed 0"]
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import ttest_ind
 
-from common import datasets, lockstep
+from common import datasets
 from common.chance import Seeded
 from common.cli import OneLineParser, bounded, one_of, run_command
+from common.datasets import Dataset
 from common.lazy import tf
 from common.training import Trainer
 from reproductions import program
-from reproductions.evidence import kept
+from reproductions.evidence import kept, lockstep
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.equivalence import Comparison, signed
-from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import (
     constant,
     divided_pixels,
@@ -35,9 +36,6 @@ from reproductions.evidence.mistakes import (
     planted,
     reduced,
 )
-
-if TYPE_CHECKING:
-    from common.datasets import Dataset
 
 RESULTS = "dose-response.json"  # module -> mistake -> {"found_at", "runs": {seed: curve}}
 MISTAKES = (
@@ -91,7 +89,9 @@ def found_at(module: str) -> dict[str, int | None]:
 
     None: at none up to the horizon.
     """
-    return {precision: follow(module, precision).first_bad_step for precision in lockstep.FLOOR}
+    return {
+        precision: lockstep.follow(module, precision).first_bad_step for precision in lockstep.FLOOR
+    }
 
 
 def make(modules: Sequence[str], seeds: int) -> None:
@@ -104,6 +104,8 @@ def make(modules: Sequence[str], seeds: int) -> None:
             entry = content.setdefault(mistake.module, {}).setdefault(
                 mistake.what, {"found_at": None, "runs": {}}
             )
+            if entry["found_at"] is not None and str(seed) in entry["runs"]:
+                continue
             data = datasets.load(program(mistake.module).dataset, quiet=True)
             with planted(mistake):
                 if entry["found_at"] is None:
@@ -146,8 +148,6 @@ class Row(NamedTuple):
     @property
     def p(self) -> float | None:
         """Of the two-sided test (Welch) that the final losses do not differ; None for one run."""
-        from scipy.stats import ttest_ind
-
         if self.final.seeds < 2:
             return None
         return float(ttest_ind(self.final.ours, self.final.theirs, equal_var=False).pvalue)
@@ -216,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dose_response(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.evidence.dose_response",
-        description="Trains wrong variants of modules whole, and compares them with the originals.",
+        "reproductions.evidence.dose_response",
+        "Trains wrong variants of modules whole, and compares them with the originals.",
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(dict.fromkeys(m.module for m in MISTAKES)),

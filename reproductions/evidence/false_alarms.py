@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from common.cli import OneLineParser, run_command
-from common.lockstep import ENVELOPES, FLOOR, HORIZON
 from reproductions import GOLDEN
 from reproductions.evidence.documents import RECORDED, Document
+from reproductions.evidence.lockstep import ENVELOPES, FLOOR, HORIZON
 
 PRECISION = "float32"
 
@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _false_alarms(argv: Sequence[str] | None) -> None:
     OneLineParser(
-        prog="python -m reproductions.evidence.false_alarms",
-        description="Says how often the lockstep's rule would refuse the original itself.",
+        "reproductions.evidence.false_alarms",
+        "Says how often the lockstep's rule would refuse the original itself.",
     ).parse_args(argv)
     for row in table():
         print(" | ".join(row))

@@ -23,13 +23,17 @@ from typing import Any
 
 import numpy as np
 
+from common import datasets
+from common.chance import Seeded
 from common.cli import OneLineParser, bounded, one_of, run_command
 from common.errors import VerificationFailed
 from common.runs import read_csv
+from common.training import Trainer
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import kept
+from reproductions.evidence import kept, lockstep, mistakes
 from reproductions.evidence.documents import DOCUMENTS, Document
 from reproductions.evidence.many_seeds import MOST, completed_runs
+from reproductions.evidence.probe import differences, probe
 
 RUNS = kept.ROOT / "artifacts" / "runs" / "reference"  # whole runs with weights; not committed
 QUICK_SEEDS = 10
@@ -48,9 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _full_runs(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.evidence.full_runs",
-        description="Makes the kept results: whole runs with the documents' own settings.",
-        allow_abbrev=False,
+        "reproductions.evidence.full_runs",
+        "Makes the kept results: whole runs with the documents' own settings.",
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(MODULES), metavar="module",
@@ -216,11 +219,6 @@ def renew(document: Document) -> None:
     Raises:
       VerificationFailed: it does not.
     """
-    from common import datasets
-    from common.chance import Seeded
-    from common.training import Trainer
-    from reproductions.evidence.probe import differences
-
     module, port = document.module, program(document.module)
     content = kept.load_seeds(module)
     experiment = port.experiment(port.config(), datasets.load(port.dataset), Seeded(0), "float32")
@@ -243,9 +241,6 @@ def renew(document: Document) -> None:
 
 
 def _probe(module: str) -> dict[str, Any]:
-    from common import datasets
-    from reproductions.evidence.probe import probe
-
     port = program(module)
     return probe(port, datasets.load(port.dataset))
 
@@ -258,9 +253,6 @@ def make_proof(document: Document) -> None:
     Raises:
       VerificationFailed: the port does not follow its recordings.
     """
-    from common import datasets
-    from reproductions.evidence import lockstep, mistakes
-
     if document.unrecorded:
         return
     module, port = document.module, program(document.module)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import Failure
+from common.evaluation import count_right
 from common.files import write_atomically
 from reproductions import GOLDEN
 
@@ -95,7 +96,9 @@ def write(name: str, content: dict[str, Any]) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     one_line = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
-    write_atomically(REFERENCE / name, one_line)
+    path = REFERENCE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, one_line)
 
 
 def duration(module: str) -> str:
@@ -122,7 +125,24 @@ def our_curves(
     return [np.array(run[column]) for run in runs if column in run]
 
 
-def original_curves(number: str, recorded: str, folder: Path = GOLDEN) -> list[np.ndarray]:
+def original_curves(number: str, recorded: str) -> list[np.ndarray]:
     """A curve of each of the original's whole runs that has it, one array [rounds] for each."""
-    content = json.loads((folder / number / "full-runs.json").read_text(encoding="utf-8"))
+    content = json.loads((GOLDEN / number / "full-runs.json").read_text(encoding="utf-8"))
     return [np.array(run[recorded]) for run in content["runs"] if recorded in run]
+
+
+def original_grids() -> list[np.ndarray]:
+    """For each run of 004's original its pictures around the class means.
+
+    They are uint8 [10, 15, 15, 28, 28].
+    """
+    found = []
+    for path in sorted((GOLDEN / "004").glob("class-grids-*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            found.append(arrays["grids"])
+    return found
+
+
+def original_right() -> np.ndarray:
+    """How many of the original's 225 pictures of each digit show that digit, int [runs, 10]."""
+    return np.stack([count_right(g.reshape(10, -1, 28, 28) / 255) for g in original_grids()])

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import OneLineParser, bounded, run_command
+from common.cli import OneLineParser, bounded, named_folder, run_command
 from common.errors import BadInput, Failure, Interrupted
 from common.runs import RUNS, Record, read_csv, read_record
 from reproductions import MODULES, program
@@ -35,10 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _many_seeds(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.evidence.many_seeds",
-        description="Trains a module once for each of many seeds, several at a time. Options that"
+        "reproductions.evidence.many_seeds",
+        "Trains a module once for each of many seeds, several at a time. Options that"
         " are not listed here are the module's own.",
-        allow_abbrev=False,
     )
     parser.add_argument("module", choices=MODULES, metavar="module", help="which module to train")
     parser.add_argument(
@@ -50,7 +49,7 @@ def _many_seeds(argv: Sequence[str] | None) -> None:
         help="how many to train at a time (default: one for each core)",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, metavar="DIR",
+        "--output", type=named_folder, metavar="DIR",
         help="the folder of the runs (default: artifacts/runs/seeds/<module>)",
     )  # fmt: skip
     options, own = parser.parse_known_args(argv)

@@ -23,10 +23,10 @@ from common import chance
 from common.datasets import Dataset
 from common.errors import BadInput
 from common.evaluation import encode_test_set
-from common.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES
 from common.program import Program, usual_pictures
 from common.training import Experiment, Listener, Progress, fit
-from reproductions.evidence.documents import of_number
+from reproductions.evidence.documents import DOCUMENTS, of_number
+from reproductions.evidence.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES
 from reproductions.golden.record import sketch, tiles
 
 FLOOR = {"float32": 1e-5, "float64": 1e-10}  # of numbers, relative; of pixels, absolute
@@ -115,7 +115,7 @@ class Watch(Listener):
     def on_steps(self, progress: Progress) -> None:
         if progress.step in self._marks:
             self.weights.append(sketches(self._experiment.variables))
-            slots: Any = self._experiment.optimizer.slots  # type: ignore[attr-defined]
+            slots = self._experiment.optimizer.slots
             self.slots.append([[sketch(slot.numpy()) for slot in variable] for variable in slots])
 
     def on_round(self, progress: Progress, report: str | None) -> None:
@@ -239,8 +239,7 @@ def document_pictures(
     program: Program, experiment: Experiment, progress: Progress, scatter: bool
 ) -> Shown:
     """Draws a run's pictures and reads off those that the document has."""
-    document = of_number(program.document[:3])
-    assert document is not None
+    document = DOCUMENTS[program.name]
     posterior = encode_test_set(experiment)
     figures: dict[str, Any] = usual_pictures(program, experiment, progress, posterior)
     figures |= program.pictures(experiment, progress)
@@ -433,7 +432,7 @@ def _arrays(recording: Recording, ours: Replay, rung: str, part: slice) -> Itera
     precision, marks = recording.words["precision"], np.array(recording.words["marks"])
     sizes = [float(np.prod(v.shape)) for v in ours.experiment.variables]
     rate = VARIABLE_LEARNING_RATES[precision] * ours.experiment.optimizer.learning_rate
-    steps = rate * np.sqrt(np.outer(marks, sizes))  # see common/lockstep.py
+    steps = rate * np.sqrt(np.outer(marks, sizes))  # see lockstep.py
     slots = ours.numbers["slots"].shape[2]  # fewer where the original keeps a momentum of zero
     for key in ("weights", "slots"):
         theirs, envelope = recording.numbers[key], recording.numbers[f"{key}_envelope"]

@@ -18,13 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from common import lockstep, plotting
+from common import plotting
 from common.cli import OneLineParser, run_command
 from common.files import write_atomically
-from reproductions.evidence import dose_response, kept, sharpness, speed
+from reproductions.evidence import dose_response, kept, lockstep, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
 from reproductions.evidence.equivalence import MARGINS, in_history
-from reproductions.evidence.lockstep import recording_of
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"
@@ -39,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _draw(argv: Sequence[str] | None) -> None:
     OneLineParser(
-        prog="python -m reproductions.evidence.pictures",
-        description="Draws the pictures of docs and of whole runs, from the kept results.",
+        "reproductions.evidence.pictures",
+        "Draws the pictures of docs and of whole runs, from the kept results.",
     ).parse_args(argv)
     machine = speed.load("scale")
     rows = dose_response.rows(kept.load_results(dose_response.RESULTS))
@@ -66,7 +65,7 @@ def proof() -> Figure:
     """The largest relative difference of the loss up to every step, on a log scale.
 
     One panel a recorded document, and one that explains the lines. Shaded is what the rule of
-    `common/lockstep.py` allows.
+    `lockstep.py` allows.
     """
     columns = 3
     rows = -(-(len(RECORDED) + 1) // columns)
@@ -88,7 +87,7 @@ def _steps(axes: Axes, document: Document) -> None:
     content = kept.load_lockstep(document.module)
     for entry in reversed(content["entries"]):  # float64 first
         precision, colour = entry["precision"], COLOURS[entry["precision"]]
-        recording = recording_of(document.module, precision)
+        recording = lockstep.recording_of(document.module, precision)
         ours = _largest_so_far(entry["difference"])
         steps = np.arange(1, len(ours) + 1)
         allowed = recording.tolerance[: len(steps)]

@@ -17,13 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import lockstep
 from common.cli import OneLineParser, run_command
 from reproductions import program
-from reproductions.evidence import kept
+from reproductions.evidence import kept, lockstep
 from reproductions.evidence.controls import CONTROLS
 from reproductions.evidence.documents import RECORDED
-from reproductions.evidence.lockstep import follow, recording_of, series
 from reproductions.evidence.mistakes import Mistake, planted
 
 RESULTS = "rules.json"  # module -> mistake -> precision -> {"difference", "problems"}
@@ -76,8 +74,8 @@ RULES = (
 def followed(module: str, precision: str, mistake: Mistake | None) -> dict[str, Any]:
     """How far a module's losses are from its recording's, and what the lockstep says of it."""
     with planted(mistake) if mistake else nullcontext():
-        verdict = follow(module, precision, STEPS)
-    return {"difference": series(verdict), "problems": list(verdict.problems)}
+        verdict = lockstep.follow(module, precision, STEPS)
+    return {"difference": lockstep.series(verdict), "problems": list(verdict.problems)}
 
 
 def make() -> None:
@@ -104,7 +102,7 @@ def finds(rule: Rule, module: str, entry: dict[str, Any]) -> bool:
     found = entry[rule.precision]
     if rule.equal is None:
         return bool(found["problems"])
-    theirs = recording_of(module, rule.precision).loss[: len(found["difference"])]
+    theirs = lockstep.recording_of(module, rule.precision).loss[: len(found["difference"])]
     return not rule.equal(theirs * (1 + np.array(found["difference"])), theirs)
 
 
@@ -137,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _rules(argv: Sequence[str] | None) -> None:
     OneLineParser(
-        prog="python -m reproductions.evidence.rules",
-        description="Asks other guides' rules what they see of this project's mistakes.",
+        "reproductions.evidence.rules",
+        "Asks other guides' rules what they see of this project's mistakes.",
     ).parse_args(argv)
     make()
     for row in table(kept.load_results(RESULTS)):

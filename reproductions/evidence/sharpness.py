@@ -22,14 +22,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
-from common import lockstep
 from common.cli import OneLineParser, one_of, run_command
 from common.lazy import tf
 from common.training import Losses
 from reproductions import program
-from reproductions.evidence import kept
+from reproductions.evidence import kept, lockstep
 from reproductions.evidence.documents import RECORDED
-from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import (
     Mistake,
     epsilon,
@@ -56,15 +54,9 @@ GRADED: dict[str, Callable[[str, float], Mistake]] = {
 }
 
 
-def first_rejected(module: str, precision: str, steps: int | None = None) -> int | None:
-    """The step at which lockstep rejects the loss of the module as it now is.
-
-    Args:
-      module: whose recording is followed.
-      precision: of the recording.
-      steps: how many are compared, by default those of STEPS.
-    """
-    return follow(module, precision, steps or STEPS[module]).first_bad_step
+def first_rejected(module: str, precision: str) -> int | None:
+    """The step, of STEPS at most, at which lockstep rejects the module's loss as it now is."""
+    return lockstep.follow(module, precision, STEPS[module]).first_bad_step
 
 
 # --- Mistakes of every size -----------------------------------------------------------------------
@@ -236,8 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sharpness(argv: Sequence[str] | None) -> None:
     modules = [document.module for document in RECORDED]
     parser = OneLineParser(
-        prog="python -m reproductions.evidence.sharpness",
-        description="Finds the smallest mistakes that the lockstep sees, and what it lets through.",
+        "reproductions.evidence.sharpness",
+        "Finds the smallest mistakes that the lockstep sees, and what it lets through.",
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(modules), metavar="module",

@@ -13,7 +13,6 @@ their measurements in `layers` and `points`.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -28,9 +27,7 @@ HEADER = (
 
 def load(name: str) -> dict[str, Any]:
     """The kept measurement `artifacts/reference/speed-<name>.json`."""
-    path = kept.REFERENCE / f"speed-{name}.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return kept.load_results(f"speed-{name}.json")
 
 
 def median(entry: dict[str, Any], side: str) -> float:

@@ -21,7 +21,6 @@ from common.cli import OneLineParser, run_command
 from common.expected import EXPECTED
 from common.files import write_atomically
 from reproductions import MODULES, program
-from reproductions.evaluate import original_right
 from reproductions.evidence import (
     dose_response,
     equivalence,
@@ -66,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _write(argv: Sequence[str] | None) -> None:
     OneLineParser(
-        prog="python -m reproductions.evidence.tables",
-        description="Writes the tables of README and docs from the kept results.",
+        "reproductions.evidence.tables",
+        "Writes the tables of README and docs from the kept results.",
     ).parse_args(argv)
     for name, language in FILES.items():
         path = kept.ROOT / name
@@ -248,7 +247,7 @@ def wanted() -> Rows:
     """In how many of the pictures of a grid the wanted digit is drawn, in per cent, for 0 to 9."""
     rows = [
         [f"the original, seed {seed}", *_shares(right, 225)]
-        for seed, right in enumerate(original_right(), start=1)
+        for seed, right in enumerate(kept.original_right(), start=1)
     ]
     for module in MODULES:
         if program(module).draw is None:

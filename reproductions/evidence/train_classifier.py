@@ -29,10 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.evidence.train_classifier",
-        description="Trains the classifier that says which digits the conditional models draw, and"
+        "reproductions.evidence.train_classifier",
+        "Trains the classifier that says which digits the conditional models draw, and"
         " replaces its weights in common/classifier.npz.",
-        allow_abbrev=False,
     )
     parser.parse_args(argv)
     data = datasets.load("mnist")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, output_file, run_command
 from common.files import write_atomically
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer.build import build
@@ -22,13 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m reproductions.explorer",
-        description="Makes one HTML page in which the trained models run live. It opens from disk"
+        "reproductions.explorer",
+        "Makes one HTML page in which the trained models run live. It opens from disk"
         " and fetches nothing.",
-        allow_abbrev=False,
     )
     parser.add_argument(
-        "--output", type=Path, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
+        "--output", type=output_file, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
     )
     return parser.parse_args(argv)
 

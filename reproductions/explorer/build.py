@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import zlib
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from common.errors import BadInput
+from common.pictures import normal_quantiles
 from common.runs import read_record
 from reproductions import MODULES, rmsprop_vae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 from reproductions.explorer.networks import Layer
+from reproductions.gallery.markup import csp_hash, script_json
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -40,8 +41,6 @@ def build(reference: Path) -> str:
     Raises:
       BadInput: there is none.
     """
-    from common.pictures import normal_quantiles
-
     modules: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
     for module in MODULES:
@@ -174,7 +173,7 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
         for name, content in blobs.items()
     )
     data += "".join(
-        f'<script type="application/json" id="{name}">{_json(content)}</script>\n'
+        f'<script type="application/json" id="{name}">{script_json(content)}</script>\n'
         for name, content in (("modules", modules), ("texts", texts))
     )
     page = (HERE / "page.html").read_text("utf-8")
@@ -185,17 +184,8 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
         page,
     )
     for name, content in {
-        "style_hash": _hash(style), "script_hash": _hash(script),
+        "style_hash": csp_hash(style), "script_hash": csp_hash(script),
         "style": style, "data": data, "script": script,
     }.items():  # fmt: skip
         page = page.replace(f"${name}$", content)
     return page
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _json(content: Any) -> str:
-    """JSON that cannot end the script that it stands in."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -16,14 +16,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from common import datasets
 from common.cli import OneLineParser, run_command
 from common.errors import BadInput
+from common.evaluation import encode_test_set
 from common.files import write_atomically
 from common.runs import read_record
+from reproductions import program
 from reproductions.explorer.build import HERE, describe, pack
 from reproductions.explorer.models import Model, load, rounded
 
@@ -49,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
-        prog="python -m reproductions.explorer.measure",
-        description="Finds what the explorer's page tells of trained models.",
-        allow_abbrev=False,
+        "reproductions.explorer.measure",
+        "Finds what the explorer's page tells of trained models.",
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="of a run that the page shows"
@@ -75,13 +76,9 @@ def measure(folder: Path) -> dict[str, np.ndarray]:
       `numpy_pixels` (NumPy from TensorFlow), `javascript_pixels` (JavaScript from NumPy, with the
       same rounded weights) and `rounding_pixels` (of rounded weights from the trained ones).
     """
-    from common import datasets
-    from common.evaluation import encode_test_set
-    from reproductions import program
-
+    model = load(folder)
     record = read_record(folder)
-    if record is None:
-        raise BadInput(f"{folder} holds no run")
+    assert record is not None  # it could be loaded
     port = program(record.module)
     data = datasets.load(port.dataset)
     experiment = port.reopen(folder, data)
@@ -100,7 +97,6 @@ def measure(folder: Path) -> dict[str, np.ndarray]:
         np.concatenate([np.flatnonzero(data.test_labels == k)[:PER_CLASS] for k in range(10)])
     )
     images, digits = data.test_images[shown], data.test_labels[shown]
-    model = load(folder)
     kept = rounded(model)
     z = codes_to_try(kept, images, digits)
     in_numpy = model.decode(z, digits)
@@ -114,9 +110,7 @@ def measure(folder: Path) -> dict[str, np.ndarray]:
         "kl": kl.mean(axis=0),
         "images": images,
         "digits": digits,
-        "numpy_pixels": np.abs(
-            in_numpy - in_tensorflow(record.module, experiment.model, z, digits)
-        ).max(),
+        "numpy_pixels": np.abs(in_numpy - experiment.pictures_of(z, digits)).max(),
         "javascript_pixels": np.abs(kept.decode(z, digits) - page["decoded"]).max(),
         "rounding_pixels": np.abs(in_numpy - kept.decode(z, digits)).max(),
     }
@@ -127,16 +121,6 @@ def codes_to_try(model: Model, images: np.ndarray, digits: np.ndarray) -> np.nda
     mean, scale = model.encode(images, digits)
     eps = np.random.default_rng(0).standard_normal(mean.shape).astype(np.float32)
     return mean + (scale @ eps[..., np.newaxis])[..., 0]
-
-
-def in_tensorflow(module: str, model: Any, z: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """The pictures [n, 28, 28] that the module itself decodes."""
-    import importlib
-
-    port = importlib.import_module(f"reproductions.{module}")
-    if module == "mlp_cvae":
-        return port.pictures_of(model, z, digits)
-    return port.pictures_of(model, z)
 
 
 def in_node(

@@ -19,9 +19,9 @@ import numpy as np
 
 from common.errors import BadInput
 from common.runs import read_finished, read_record
+from reproductions.elbo_cvae import THRESHOLD
 from reproductions.explorer.networks import Layer, Network, apply, sigmoid
 
-THRESHOLD = 128  # of elbo_cvae's binarised pixels
 TRIL_SHIFT = 1e-5  # what TFP adds to the diagonal of a triangular scale
 SMALL = 4_096  # numbers of a tensor: below, see `step_of`
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, output_file, run_command
 from common.files import write_atomically
 from common.runs import RUNS, read_record
 from reproductions.evidence.documents import DOCUMENTS
@@ -40,16 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m reproductions.gallery",
-        description="Makes one HTML page of the reference results and of runs of one's own.",
-        allow_abbrev=False,
+        "reproductions.gallery",
+        "Makes one HTML page of the reference results and of runs of one's own.",
     )
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
         help=f"folder of a run (default: the finished runs below {RUNS})",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
+        "--output", type=output_file, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
     )
     return parser.parse_args(argv)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import re
@@ -26,7 +24,15 @@ from reproductions.gallery.charts import (
     quick_note,
 )
 from reproductions.gallery.content import ModuleView, RunView
-from reproductions.gallery.markup import capital, cell, escaped, number, prose, script_json
+from reproductions.gallery.markup import (
+    capital,
+    cell,
+    csp_hash,
+    escaped,
+    number,
+    prose,
+    script_json,
+)
 from reproductions.gallery.pictures import Picture
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -72,10 +78,9 @@ def render(views: Sequence[ModuleView]) -> str:
     """Makes the HTML page of what `content.collect` returns."""
     template = TEMPLATE.read_text(encoding="utf-8")
     [script] = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)
-    digest = hashlib.sha256(string.Template(script).substitute().encode()).digest()
     names = [view["document"].module for view in views]
     return string.Template(template).substitute(
-        script_hash=base64.b64encode(digest).decode(),
+        script_hash=csp_hash(string.Template(script).substitute()),
         phrases=script_json(json.loads(PHRASES.read_text(encoding="utf-8"))),
         navigation="\n".join(map(_navigation, views)),
         cards="\n".join(map(_card, views)),
@@ -181,10 +186,8 @@ def _curves(view: ModuleView) -> Part:
             for i, run in enumerate(runs)
         ]
         if any(c.points for c in curves):
-            squared = (
-                column == "reconstruction" and program(document.module).likelihood == "gaussian"
-            )
-            unit = "½ squared error per image" if squared else "nats per image"
+            port = program(document.module)
+            unit = port.reconstruction_unit if column == "reconstruction" else "nats per image"
             small = chart(curves, x_name, f"{name}, {unit}", size=(420, 300))
             parts.append(small)
     said = "".join(
@@ -307,6 +310,8 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             facts.append((name, number(value)))
         elif not isinstance(value, list):
             facts.append((name, "none" if value is None else str(value)))
+        elif value and all(isinstance(item, str) for item in value):
+            facts.append((name, ", ".join(value)))
     return facts
 
 
@@ -352,7 +357,9 @@ def _proof(view: ModuleView) -> Part:
     elif view["lockstep"]:
         html = _lockstep(view["lockstep"]) + whole_runs
     else:
-        command = _command(f"python -m reproductions.evidence.full_runs --renew {document.module}")
+        command = _command(
+            f"python -m reproductions.evidence.full_runs {document.module} --part proof"
+        )
         missing = "<p class=none>No verdict is stored. This one finds it:</p>"
         html = f"{missing}{command}{whole_runs}"
     return Part("proof", "Proof", html)

@@ -12,7 +12,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from common.pictures import CAPTION_HEIGHT
+from common.pictures import CAPTION_HEIGHT, tile
 
 Array = np.ndarray
 
@@ -104,8 +104,7 @@ def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
     rows = math.ceil(count / columns)
     sheet = np.zeros((rows * columns, height, width), np.uint8)
     sheet[:count] = stack
-    sheet = sheet.reshape(rows, columns, height, width).swapaxes(1, 2)
-    picture = Image.fromarray(sheet.reshape(rows * height, columns * width))
+    picture = Image.fromarray(tile(sheet.reshape(rows, columns, height, width)))
     last = Image.fromarray(stack[-1])
     last.thumbnail((160, 160))
     film: Film = {
