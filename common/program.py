@@ -328,7 +328,9 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
         run.write(name, content)
     captions = [f"{experiment.round_name} {row[experiment.round_name]}" for row in progress.rows]
     captions = [f"{c} (quick run)" if record.quick else c for c in captions]
-    run.write("training.gif", gif(progress.frames, ["before training", *captions]))
+    digits = "asked for 0, 1, … 9: " if program.draw else ""
+    captions = [f"{digits}{caption}" for caption in ("before training", *captions)]
+    run.write("training.gif", gif(progress.frames, captions))
     record.results |= {f"final_{k}": v for k, v in progress.rows[-1].items() if k != "seconds"}
     drawn = time.monotonic()
     record.evaluation = program.evaluate(experiment, posterior.z_mean)
