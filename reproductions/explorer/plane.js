@@ -76,11 +76,17 @@ function makePlane(canvas, host) {
     context.textAlign = "center";
     context.font = `600 ${side < 260 || !scene.numerals ? 10 : 13}px system-ui, sans-serif`;
     Object.assign(context, {strokeStyle: colour("plane"), lineWidth: 4, lineJoin: "round"});
+    const placed = []; // a name moves down until it lies on no other
     scene.means.forEach((mean, k) => {
       if (!mean || !scene.visible.has(k)) return;
-      context.strokeText(scene.names[k], toX(mean[0]), toY(mean[1]) + 4);
+      const name = scene.names[k];
+      const [x, half] = [toX(mean[0]), context.measureText(name).width / 2];
+      let y = toY(mean[1]) + 4;
+      while (placed.some((p) => Math.abs(p.x - x) < p.half + half && Math.abs(p.y - y) < 11)) y += 1;
+      placed.push({x, y, half});
+      context.strokeText(name, x, y);
       context.fillStyle = colour(`class-${k}`);
-      context.fillText(scene.names[k], toX(mean[0]), toY(mean[1]) + 4);
+      context.fillText(name, x, y);
     });
     context.textAlign = "start";
   }

@@ -76,11 +76,13 @@ function zoom(factor, dx = 0, dy = 0) {
     draw();
   }
 }
-// "all": nearly all codes of all models, on one scale; "prior": four standard deviations around it.
+// "all": nearly all codes of all models and the prior around the origin, if that is where it is, on
+// one scale; "prior": four standard deviations around it.
 function fit(what) {
-  const own = Boolean(benches[0].model.class_mean); // classes have means of their own in each model
-  const ranges = benches.map(({run}) => state.dims.map((d) => run.near.map((codes) => codes[d])));
-  const middles = ranges.map((axes) => axes.map(([low, high]) => (own ? (low + high) / 2 : 0)));
+  const circle = benches[0].model.class_mean ? [] : [-3, 3];
+  const ranges = benches.map(({run}) => state.dims.map((d) =>
+    [Math.min, Math.max].map((most, i) => most(run.near[i][d], ...circle))));
+  const middles = ranges.map((axes) => axes.map(([low, high]) => (low + high) / 2));
   const halves = ranges.flat().map(([low, high], i) =>
     Math.max(high - middles.flat()[i], middles.flat()[i] - low));
   benches.forEach((b, i) => {
