@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from reproductions import GOLDEN
-from reproductions.evidence import dose_response, pictures, sharpness
+from reproductions import GOLDEN, MODULES
+from reproductions.evidence import dose_response, equivalence, pictures, sharpness
 from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.kept import REFERENCE
 
@@ -145,10 +145,13 @@ def test_whole_runs_are_means_and_bands_of_all_seeds_with_the_printed_numbers(
         named, bands = legend(axes), list(axes.collections)
         theirs = [run[recorded] for run in original if recorded in run]
         ours = [run[column] for run in [*port["runs"], *port.get("short_runs", [])]]
-        for side, curves, colour in (("original", theirs, ORANGE), ("port", ours, BLUE)):
+        for side, curves, colour in (("port", ours, BLUE), ("original", theirs, ORANGE)):
             x, low, high, mean = spread(curves, document.steps_per_row)
-            line = named.pop(f"{side}, {len(curves)} seed{'s' * (len(curves) > 1)}: mean,"
-                             " lowest to highest")  # fmt: skip
+            lengths = [len(curve) for curve in curves]
+            early = lengths.count(min(lengths)) if min(lengths) < max(lengths) else 0
+            seeds = f"{len(curves)} seed{'s' * (len(curves) > 1)}"
+            seeds += f" ({early} of them to {min(lengths)})" if early else ""
+            line = named.pop(f"{side}, {seeds}: mean, lowest to highest")
             np.testing.assert_allclose(line.get_data(), [x, mean], rtol=ROUNDING)
             band = bands.pop(0)
             np.testing.assert_array_equal(edges(band), [x, low, high])
@@ -157,12 +160,15 @@ def test_whole_runs_are_means_and_bands_of_all_seeds_with_the_printed_numbers(
             crosses = points(named.pop(document.printed.source))
             pairs = zip(document.printed.at, document.printed.values, strict=True)
             assert crosses == [pair for pair in pairs if pair[0] >= document.steps_per_row]
-            assert {at for at, _ in crosses} <= set(x), "where the curve has a number, too"
-            if document.printed.column != column:
-                same = [run[document.printed.column] for run in port["runs"]]
-                x, low, high, _ = spread(same, document.steps_per_row)
-                assert bands == [named.pop("the same of the port's seeds")]
-                np.testing.assert_array_equal(edges(bands.pop()), [x, low, high])
+            rounds = {document.steps_per_row * i for i in range(1, max(map(len, ours)) + 1)}
+            assert {at for at, _ in crosses} <= rounds, "where the curve has a number, too"
+            if len(port["runs"]) > 1:
+                assert bands == [named.pop(pictures.INTERVAL)]
+                segments = bands.pop().get_segments()  # type: ignore[attr-defined]
+                intervals = [segment[:, 1].tolist() for segment in segments]
+                assert intervals == [[e.low, e.high] for e in equivalence.expected(document)]
+                assert [low < value < high for (_, value), (low, high) in
+                        zip(crosses, intervals, strict=True)] == [True] * len(crosses)  # fmt: skip
         assert not named
         assert not bands
 
@@ -217,7 +223,9 @@ def test_scale_draws_milliseconds_above_gibibytes() -> None:
     panels = np.array(pictures.scale().axes).reshape(2, 3)
     colours: dict[str, set[str]] = {}
     for column, (axis, title) in zip(panels.T, pictures.speed.AXES.items(), strict=True):
-        assert column[0].get_title() == title
+        measured = {p["module"] for p in kept if p["axis"] == axis}
+        missing = ", ".join(m for m in MODULES if m not in measured)
+        assert column[0].get_title() == title + (f"\nnot measured: {missing}" if missing else "")
         for axes, key, unit in zip(column, ("seconds", "peak_mib"), (1e3, 1 / 1024), strict=True):
             assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
             expected: dict[str, list[Any]] = {}

@@ -299,7 +299,7 @@ def test_verify_fails_if_any_of_its_comparisons_does(
     }  # fmt: skip
     ours = np.array([1.0, 1.001]) if right["equivalent"] else np.array([2.0, 2.001])
     compared = equivalence.Comparison("rmsprop_vae", "loss", ours, np.array([1.0, 1.001]))
-    outside = [] if right["printed"] else [equivalence.Outlier(1_000, 9.0, 1.0, 2.0)]
+    outside = [] if right["printed"] else [equivalence.Expected(1_000, 9.0, 1.0, 2.0)]
     train_on(monkeypatch)
     monkeypatch.setattr("reproductions.evidence.lockstep.verify", lambda *_, **__: verdict)
     monkeypatch.setattr(miniature, "replay", lambda *_: None)

@@ -269,8 +269,8 @@ def of_curves(
     return found
 
 
-class Outlier(NamedTuple):
-    """A printed number that our runs would not be expected to print."""
+class Expected(NamedTuple):
+    """A printed number, and where our runs let one expect it."""
 
     at: int
     printed: float
@@ -278,12 +278,12 @@ class Outlier(NamedTuple):
     high: float
 
 
-def outliers(document: Document) -> list[Outlier]:
-    """The printed numbers of a document that lie outside the prediction interval of our runs.
+def expected(document: Document) -> list[Expected]:
+    """What a document printed, with the prediction intervals of our runs.
 
-    A printed number is one draw. It is held against the prediction interval of our seeds' numbers
-    at the same place and its two neighbours, at ALPHA over all that the document printed. One run
-    of ours has no such interval: then there is nothing to find.
+    A printed number is one draw. Its interval is that of our seeds' numbers at the same place and
+    its two neighbours, at ALPHA over all that the document printed. One run of ours has none: then
+    the list is empty.
     """
     printed = document.printed
     curves = kept.our_curves(document.module, printed.column) if printed else []
@@ -296,12 +296,16 @@ def outliers(document: Document) -> list[Outlier]:
         draws = ours[:, max(0, row - 1) : row + 2] if row else ours[:, :1]
         level = 1 - ALPHA / len(printed.at)
         low, high = prediction_interval(draws.ravel(), level)
-        if not low <= value <= high:
-            found.append(Outlier(at, value, low, high))
+        found.append(Expected(at, value, low, high))
     return found
 
 
-def about_printed(document: Document, found: Sequence[Outlier]) -> str:
+def outliers(document: Document) -> list[Expected]:
+    """The printed numbers of a document that lie outside their intervals."""
+    return [e for e in expected(document) if not e.low <= e.printed <= e.high]
+
+
+def about_printed(document: Document, found: Sequence[Expected]) -> str:
     """Whether the printed numbers of a document lie where our runs would put them, in words.
 
     Args:

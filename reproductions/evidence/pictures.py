@@ -23,11 +23,12 @@ from common.cli import OneLineParser, run_command
 from common.files import write_atomically
 from reproductions.evidence import dose_response, kept, lockstep, sharpness, speed
 from reproductions.evidence.documents import RECORDED, Document
-from reproductions.evidence.equivalence import MARGINS, in_history
+from reproductions.evidence.equivalence import MARGINS, expected, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"
 STEPS_AT = ((1.1, "float32"), (1.22, "float64"))  # in widths of the plot
+INTERVAL = "where a further run of the port is expected"
 LOWEST, HIGHEST = 1e-17, 1.0  # relative differences; equal losses are drawn at the lower edge
 
 
@@ -114,8 +115,10 @@ def _steps(axes: Axes, document: Document) -> None:
                 label="… and found at this step",
             )
     axes.plot(
-        [], [], color="grey", ls=":", lw=1.2, label="horizon: here the original leaves itself"
-    )
+        [], [], color="grey", ls=":", lw=1.2,
+        label="horizon: here the original leaves itself\n(without it the recording ends first)",
+    )  # fmt: skip
+    axes.plot([], [], " ", label="the lower edge: no difference at all")
     axes.set(
         title=f"{document.module} ({document.name})", xlabel="step", xscale="log", yscale="log",
         ylim=(LOWEST, HIGHEST),
@@ -131,38 +134,40 @@ def _largest_so_far(difference: Sequence[float]) -> np.ndarray:
 def whole_runs(document: Document) -> Figure:
     """Both sides' curves as bands from the lowest to the highest seed, with the printed numbers.
 
-    Those are of single batches, or of single epochs, so the same of our seeds is shaded, too.
+    Those are of single batches, or of single epochs, so each has its own prediction interval.
     """
     curves = document.curves
     figure = Figure(figsize=(6.4 * len(curves), 4.4), layout="constrained")
     for axes, (recorded, column, label) in zip(
         figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True
     ):
-        for values, colour, side in (
-            (kept.original_curves(document.number, recorded), "tab:orange", "original"),
-            (kept.our_curves(document.module, column, short=True), "tab:blue", "port"),
+        for values, colour, side, style in (
+            (kept.our_curves(document.module, column, short=True), "tab:blue", "port", "-"),
+            (kept.original_curves(document.number, recorded), "tab:orange", "original", "--"),
         ):
-            seeds = f"{len(values)} seed" + ("s" if len(values) > 1 else "")
             x, mean = _band(axes, document, values, color=colour, alpha=0.3)
-            axes.plot(x, mean, color=colour, label=f"{side}, {seeds}: mean, lowest to highest")
+            label_of_side = f"{side}, {_seeds(values)}: mean, lowest to highest"
+            axes.plot(x, mean, style, color=colour, label=label_of_side)
         if document.printed and axes is figure.axes[0]:
             at, printed = zip(*in_history(document), strict=True)
             axes.plot(at, printed, "kx", ms=5, label=document.printed.source)
-            if document.printed.column != column:
-                values = kept.our_curves(document.module, document.printed.column)
-                _band(
-                    axes,
-                    document,
-                    values,
-                    color="grey",
-                    alpha=0.2,
-                    label="the same of the port's seeds",
-                )
+            places = expected(document)
+            if places:
+                at, _, low, high = zip(*places, strict=True)
+                axes.vlines(at, low, high, "grey", alpha=0.6, label=INTERVAL)
         axes.set(title=label, xlabel=document.round_name, ylabel=document.unit)
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(f"{document.module}: whole runs of the original and of the port")
     return figure
+
+
+def _seeds(curves: Sequence[np.ndarray]) -> str:
+    """How many seeds there are, and how many of them end early."""
+    lengths = [len(curve) for curve in curves]
+    early = [length for length in lengths if length < max(lengths)]
+    seeds = f"{len(lengths)} seed" + ("s" if len(lengths) > 1 else "")
+    return f"{seeds} ({len(early)} of them to {max(early)})" if early else seeds
 
 
 def _band(
@@ -266,12 +271,13 @@ def scale() -> Figure:
     points = speed.load("scale")["points"]
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, len(speed.AXES), sharex=True, sharey="row")
+    modules = list(dict.fromkeys(point["module"] for point in points))
     ticks = sorted({point["factor"] for point in points})
     for column, (axis, label) in enumerate(speed.AXES.items()):
         for axes, key, unit in zip(
             panels[:, column], ("seconds", "peak_mib"), (1e3, 1 / 1024), strict=True
         ):
-            for module in dict.fromkeys(point["module"] for point in points):
+            for module in modules:
                 line = [p for p in points if (p["module"], p["axis"]) == (module, axis)]
                 if line:
                     x, y = [p["factor"] for p in line], [p[key] * unit for p in line]
@@ -284,12 +290,16 @@ def scale() -> Figure:
                 axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
             axes.minorticks_off()
             axes.grid(alpha=0.3)
-        panels[0, column].set_title(label)
+        measured = {point["module"] for point in points if point["axis"] == axis}
+        without = [module for module in modules if module not in measured]
+        panels[0, column].set_title(
+            label + (f"\nnot measured: {', '.join(without)}" if without else "")
+        )
         panels[1, column].set_xlabel("times the document's")
     panels[0, 0].set_ylabel("a step of the loop, ms")
     panels[1, 0].set_ylabel("peak memory of the process, GiB")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    panels[0, 1].legend(handles, labels, loc="upper center", ncols=2)  # where no line is
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
