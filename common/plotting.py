@@ -27,7 +27,7 @@ DPI = 110
 # Of the ten classes, here as in the explorer: colour-blind readers, too, tell them apart.
 CLASSES = (
     "#332288", "#3c9fd0", "#2f9c8c", "#117733", "#85851f",
-    "#c8931b", "#cc5f73", "#882255", "#aa4499", "#6d6d6d",
+    "#c8931b", "#cc5f73", "#882255", "#aa4499", "#383838",
 )  # fmt: skip
 
 
