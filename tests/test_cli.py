@@ -89,7 +89,6 @@ BAD_INPUT = [
     ["--digit", "10"],
     ["--digit", "-1"],
     ["stray"],
-    ["--resume"],
     ["--resume", "--output", "nowhere"],
     ["--quick", "--epochs", "3"],
 ]
@@ -186,9 +185,6 @@ def test_data_that_is_not_available_is_exit_3_and_creates_nothing(
 def test_a_finished_run_says_what_it_made(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     record = json.loads((folder / "run.json").read_text())
-    assert record["finished"] is True
-    assert record["seed"] == 3
-    assert record["config"]["hidden"] == 4
     assert record["environment"]["versions"]["tensorflow"]
     assert "epoch: 0001 cost= " in printed
     for path in folder.iterdir():

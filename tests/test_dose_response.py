@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -74,15 +73,6 @@ def test_a_weight_of_the_kl_changes_the_kl_in_the_loss_alone(
     more = count * (FACTOR - 1) * np.mean(good.kl)
     np.testing.assert_allclose(float(wrong.loss) - float(good.loss), more, rtol=1e-9)
     np.testing.assert_array_equal(wrong.kl, good.kl)
-
-
-def test_every_mistake_replaces_a_name_that_its_module_has() -> None:
-    for mistake in dose_response.MISTAKES:
-        module = importlib.import_module(f"reproductions.{mistake.module}")
-        good = getattr(module, mistake.name)
-        with planted(mistake):
-            assert getattr(module, mistake.name) is not good
-        assert getattr(module, mistake.name) is good
 
 
 def test_a_whole_run_is_the_one_that_training_makes(

@@ -35,7 +35,6 @@ from reproductions.explorer.build import (
     TWINS,
     build,
     describe,
-    pack,
 )
 from reproductions.explorer.measure import codes_to_try, in_node
 from tests.chromium import CHROMIUM, Browser, chromium
@@ -247,15 +246,6 @@ def test_texts_are_whole_in_both_languages():
 def test_folder_without_models(tmp_path):
     with pytest.raises(BadInput, match="no trained models"):
         build(tmp_path)
-
-
-def test_packed_weights_come_back():
-    model, _, _ = kept("tfp_cvae")
-    numbers = np.frombuffer(zlib.decompress(pack(model)), np.uint8).reshape(2, -1).astype(int)
-    whole = numbers[0] + 256 * numbers[1]
-    signed = np.where(whole % 2, -(whole + 1) // 2, whole // 2)
-    first = model.encoder[0].kernel
-    assert np.array_equal(signed[: first.size] * models.step_of(first), first.ravel())
 
 
 # --- In a browser ---------------------------------------------------------------------------------

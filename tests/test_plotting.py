@@ -21,7 +21,6 @@ from common import plotting
 from common.chance import Seeded
 from common.datasets import Dataset
 from common.evaluation import encode_test_set
-from common.pictures import grid_codes, normal_quantiles
 from common.program import usual_pictures
 from common.training import Progress, Row
 from reproductions import conv_vae, elbo_cvae, mlp_cvae, mlp_vae, rmsprop_vae, tfp_cvae
@@ -78,19 +77,6 @@ def titles(figure: Figure) -> list[str]:
 
 
 # --- The functions --------------------------------------------------------------------------------
-
-
-def test_normal_quantiles_are_those_of_the_documents() -> None:
-    np.testing.assert_array_equal(normal_quantiles(15), QUANTILES)
-
-
-def test_grid_codes_have_z0_along_the_columns_and_z1_along_the_rows() -> None:
-    z0, z1 = np.array([1.0, 2, 3]), np.array([10.0, 20])
-    z = grid_codes(z0, z1)
-    assert z.shape == (2, 3, 2)
-    for i in range(2):
-        for j in range(3):
-            assert z[i, j].tolist() == [z0[j], z1[i]]
 
 
 def codes_as_images(z0: Array, z1: Array) -> Array:

@@ -426,12 +426,6 @@ def test_weights_are_distributed_as_the_program_starts_them(
     assert not same_distribution(WRONG_SCALE * together[0], together[1])
 
 
-def test_noise_is_distributed_as_tensorflows(genuine: dict[str, np.ndarray]) -> None:
-    ours = Seeded(SEED).noise(0, (100, 50))
-    assert same_distribution(ours, genuine["noise"])
-    assert not same_distribution(WRONG_SCALE * ours, genuine["noise"])
-
-
 def test_the_partial_shuffle_is_that_of_tf_data(genuine: dict[str, np.ndarray]) -> None:
     """Items come out as far from their places: at the start, while the buffer is full, at the end.
 

@@ -72,16 +72,6 @@ def test_a_session_with_other_versions_is_kept_beside_the_earlier_one() -> None:
     assert run.record.earlier_sessions == [{"source_sha256": "digest", "cores": 2}]
 
 
-def test_a_finished_run_is_never_overwritten(tmp_path: Path) -> None:
-    run = made(tmp_path / "mine", finished=True)
-    before = (run.folder / "run.json").read_bytes()
-    with pytest.raises(BadInput, match="not empty"), new_run(record(), tmp_path / "mine"):
-        pass
-    with pytest.raises(BadInput, match="finished"), unfinished_run("mlp_vae", tmp_path / "mine"):
-        pass
-    assert (run.folder / "run.json").read_bytes() == before
-
-
 def test_resume_takes_the_latest_unfinished_run() -> None:
     runs = [made(), made(), made(finished=True)]
     with unfinished_run("mlp_vae", None) as run:
