@@ -26,6 +26,8 @@ from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.sharpness import eager
 
+Load = Callable[[str], Dataset]  # a data set by its name
+
 SAMPLES = Path(__file__).parent / "samples"
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0  # seconds until a child process counts as stuck
@@ -88,7 +90,7 @@ def small_of(module: str) -> Dataset:
     )
 
 
-def train_on(patch: pytest.MonkeyPatch, data: Callable[[str], Dataset] = small) -> None:
+def train_on(patch: pytest.MonkeyPatch, data: Load = small) -> None:
     """Commands train on `data(name)`, wherever they would load a whole data set."""
     patch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: data(name))
 
@@ -137,12 +139,6 @@ def _sigint_is_heard() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture
-def sample() -> Callable[[str], Dataset]:
-    """`sample(name)` is a small data set, without any network."""
-    return small
-
-
 @cache
 def _whole(name: str) -> Dataset | str:
     try:
@@ -165,7 +161,7 @@ def load_whole(name: str) -> Dataset:
 
 
 @pytest.fixture
-def whole() -> Iterator[Callable[[str], Dataset]]:
+def whole() -> Iterator[Load]:
     """`whole(name)` is a whole data set, see `load_whole`; what the test leaves is collected."""
     gc.freeze()  # what was there before, so that the collection is quick
     yield load_whole

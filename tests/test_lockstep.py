@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from common import devices, lockstep
-from common.datasets import Dataset
 from common.errors import BadInput
 from common.lazy import tf
 from reproductions import GOLDEN, program, verify
@@ -21,7 +20,7 @@ from reproductions.evidence import equivalence, miniature
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one
-from tests.conftest import SLOW_DOCUMENTS, long_where, train_on
+from tests.conftest import SLOW_DOCUMENTS, Load, long_where, train_on
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -53,9 +52,7 @@ CASES = [
     long_where(lambda case: case[1] is None, CASES),
     ids=lambda v: f"{v.parent.name}-{v.stem[9:]}" if isinstance(v, Path) else str(v or "all"),
 )
-def test_port_follows_its_recording(
-    path: Path, steps: int | None, whole: Callable[[str], Dataset]
-) -> None:
+def test_port_follows_its_recording(path: Path, steps: int | None, whole: Load) -> None:
     recording = lockstep.load(path)
     document = of_number(recording.document)
     assert document is not None
@@ -95,7 +92,7 @@ def short_golden(tmp_path: Path) -> Callable[..., Path]:
 
 def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     short_golden: Callable[..., Path],
-    whole: Callable[[str], Dataset],
+    whole: Load,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -124,9 +121,7 @@ def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     assert entry["first_step_over_the_limit"] == 4
 
 
-def test_a_variable_that_strays_is_named(
-    short_golden: Callable[..., Path], whole: Callable[[str], Dataset]
-) -> None:
+def test_a_variable_that_strays_is_named(short_golden: Callable[..., Path], whole: Load) -> None:
     def nudge(content: dict[str, Any]) -> None:
         content["weights"]["2"][3][1] *= 1 + 1e-9  # the norm of log_sigma_w1 after two steps
 
@@ -138,9 +133,7 @@ def test_a_variable_that_strays_is_named(
     assert verdict.first_bad_step is None
 
 
-def test_wrong_initial_weights_are_named(
-    short_golden: Callable[..., Path], whole: Callable[[str], Dataset]
-) -> None:
+def test_wrong_initial_weights_are_named(short_golden: Callable[..., Path], whole: Load) -> None:
     def other_seed(content: dict[str, Any]) -> None:
         content["seed"] += 1
 
@@ -267,7 +260,7 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.long
 def test_verify_says_whether_it_found_whole_runs(
     tmp_path: Path,
-    whole: Callable[[str], Dataset],
+    whole: Load,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,16 +9,14 @@ import linecache
 import re
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.datasets import Dataset
 from notebooks.__main__ import HERE, LANGUAGES, PART, execute, notebook, prose
 from reproductions import MODULES
-from tests.conftest import ROOT, SLOW, long_where, small_of, train_on
+from tests.conftest import ROOT, SLOW, Load, long_where, small_of, train_on
 
 SECTIONS = ["top", "Data", "Model", "Loss", "Training", "Pictures", "The command"]
 STARTS_THE_COMMAND = '\nif __name__ == "__main__":\n    sys.exit(main())\n'
@@ -126,7 +124,7 @@ def test_every_cell_runs_on_a_sample(module: str, monkeypatch: pytest.MonkeyPatc
     assert len(shown) >= 2
 
 
-def test_a_changed_loss_is_noticed_by_the_last_cell(whole: Callable[[str], Dataset]) -> None:
+def test_a_changed_loss_is_noticed_by_the_last_cell(whole: Load) -> None:
     """The control: what the last cell proves are the functions of this notebook's own cells."""
     pytest.importorskip("nbclient")
     whole("mnist")  # or skip

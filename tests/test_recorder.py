@@ -26,10 +26,10 @@ from scipy.stats import ks_2samp
 
 from common import lockstep
 from common.chance import Batches, Recorded, Seeded
-from common.datasets import Dataset, cache_folder
+from common.datasets import cache_folder
 from reproductions import GOLDEN
 from reproductions.golden import record
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Load
 from tests.test_layout import imports
 
 SOURCE = ROOT / "reproductions" / "golden" / "record.py"
@@ -515,9 +515,7 @@ def tf114(documents: Path) -> str:
 
 
 @pytest.fixture
-def again(
-    documents: Path, tf114: str, whole: Callable[[str], Dataset], tmp_path: Path
-) -> Callable[..., Path]:
+def again(documents: Path, tf114: str, whole: Load, tmp_path: Path) -> Callable[..., Path]:
     """`again(number, *options)` records a document in float64; the file's path."""
 
     def make(number: str, *options: object) -> Path:

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common import display
-from common.datasets import Dataset
 from reproductions import mlp_vae
-from tests.conftest import ROOT, command, small_disk
+from tests.conftest import ROOT, Load, command, small_disk
 from tests.killing import assert_whole, outcome
 
 pytestmark = pytest.mark.usefixtures("without_graphs")
@@ -72,7 +70,7 @@ def test_the_bar_does_not_touch_the_bits(on_sample: Path, monkeypatch: pytest.Mo
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
 )
 def test_a_signal_saves_and_names_the_command_to_continue(
-    number: int, tmp_path: Path, whole: Callable[[str], Dataset]
+    number: int, tmp_path: Path, whole: Load
 ) -> None:
     whole("mnist")
     folder = tmp_path / "run"

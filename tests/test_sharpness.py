@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
-from common.datasets import Dataset
 from reproductions import program
 from reproductions.evidence import false_alarms, sharpness
 from reproductions.evidence.documents import RECORDED
 from reproductions.evidence.lockstep import follow
-from tests.conftest import SLOW, long_where, train_on
+from tests.conftest import SLOW, Load, long_where, train_on
 
 STEPS = 4  # of the checks made here; `sharpness.json` has those over more steps
 MODULES = [document.module for document in RECORDED]
@@ -33,7 +30,7 @@ def test_a_harmless_change_passes(
     module: str,
     precision: str,
     change: str,
-    whole: Callable[[str], Dataset],
+    whole: Load,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = whole(program(module).dataset)  # or the test is skipped

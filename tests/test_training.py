@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from common.training import (
     in_batches,
 )
 from reproductions import mlp_vae, tfp_cvae
-from tests.conftest import ROOT
+from tests.conftest import ROOT, small
 
 SMALL = mlp_vae.Config(epochs=2, batch_size=50, hidden=8)  # 20 steps an epoch on the sample
 
@@ -77,21 +76,19 @@ def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [5, 20, 25, 40])  # within a round, at its end, in the next, last
-def test_a_stopped_run_resumes_to_the_same_bits(
-    number: int, step: int, sample: Callable[[str], Dataset], tmp_path: Path
-) -> None:
-    whole = mlp(sample("mnist"))
+def test_a_stopped_run_resumes_to_the_same_bits(number: int, step: int, tmp_path: Path) -> None:
+    whole = mlp(small("mnist"))
     expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), [Silent()]))
 
     folder = checkpoints(tmp_path / "stopped")
     with pytest.raises(Interrupted, match=f"after step {step}"):
-        fit(mlp(sample("mnist")), folder, [StopAt(step, number)])
-    resumed = mlp(sample("mnist"))
+        fit(mlp(small("mnist")), folder, [StopAt(step, number)])
+    resumed = mlp(small("mnist"))
     assert_same_bits(expected, outcome(resumed, fit(resumed, folder, [Silent()])))
 
 
-def test_blocks_of_any_length_make_the_same_steps(sample: Callable[[str], Dataset]) -> None:
-    data = sample("mnist")
+def test_blocks_of_any_length_make_the_same_steps() -> None:
+    data = small("mnist")
     losses = [Trainer(mlp(data, block=n)).run(0, 20) for n in (1, 7, 20)]
     np.testing.assert_array_equal(losses[0], losses[1])
     np.testing.assert_array_equal(losses[0], losses[2])
@@ -102,8 +99,8 @@ def test_a_kill_loses_no_more_than_is_promised() -> None:
     assert promised and training.CHECKPOINT_SECONDS <= 20
 
 
-def test_a_checkpoint_of_another_model_is_refused(sample: Callable[[str], Dataset]) -> None:
-    trainer = Trainer(mlp(sample("mnist")))
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    trainer = Trainer(mlp(small("mnist")))
     state = trainer.state
     trainer.restore(state)
     first, *_ = state
@@ -115,11 +112,9 @@ def test_a_checkpoint_of_another_model_is_refused(sample: Callable[[str], Datase
             trainer.restore(damaged)
 
 
-def test_a_smaller_last_batch_weighs_less_in_the_means_of_an_epoch(
-    sample: Callable[[str], Dataset], tmp_path: Path
-) -> None:
+def test_a_smaller_last_batch_weighs_less_in_the_means_of_an_epoch(tmp_path: Path) -> None:
     config = tfp_cvae.Config(epochs=1, batch_size=4000, base_depth=1)
-    experiment = tfp_cvae.experiment(config, sample("mnist"), Seeded(0))
+    experiment = tfp_cvae.experiment(config, small("mnist"), Seeded(0))
     progress = fit(experiment, checkpoints(tmp_path), [Silent()])
     losses = progress.losses
     assert len(losses) == 2
@@ -129,10 +124,8 @@ def test_a_smaller_last_batch_weighs_less_in_the_means_of_an_epoch(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
-    value: str, sample: Callable[[str], Dataset], tmp_path: Path
-) -> None:
-    experiment = mlp(sample("mnist"))
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(value: str, tmp_path: Path) -> None:
+    experiment = mlp(small("mnist"))
     good = experiment.loss
     count = tf.Variable(0)
 
@@ -148,8 +141,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(
     assert found is None or found[0].step < 23
 
 
-def test_validation_returns_every_image_once(sample: Callable[[str], Dataset]) -> None:
-    data = sample("mnist")
+def test_validation_returns_every_image_once() -> None:
+    data = small("mnist")
     experiment = mlp(data)
     eps = Seeded(0).validation_noise(1, (len(data.test_images), 2))
     batched = Validation(experiment.loss, data, 64, "float32")(eps)
