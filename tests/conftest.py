@@ -25,6 +25,7 @@ from common.errors import DataUnavailable
 from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.sharpness import eager
+from tests.chromium import CHROMIUM, Browser, chromium
 
 Load = Callable[[str], Dataset]  # a data set by its name
 
@@ -121,6 +122,20 @@ def command(module: str, *changes: str) -> list[str]:
     return [sys.executable, "-c", "\n".join(lines)]
 
 
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a fresh interpreter, at the root of the project; it must succeed."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory_is_given_back() -> Iterator[None]:
     """A trainer holds its images, and its graph holds the trainer: only a collection ends both.
@@ -170,12 +185,18 @@ def whole() -> Iterator[Load]:
 
 
 @pytest.fixture
-def on_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder in which commands train on the small samples."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def on_sample(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder in which commands train on the small samples."""
     train_on(monkeypatch)
     evaluate_little(monkeypatch)
-    return tmp_path
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +204,15 @@ def without_graphs() -> Iterator[None]:
     """For runs in this process whose few steps are sooner made than compiled."""
     with eager():
         yield
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, one for all tests of a file; where there is none, they are skipped."""
+    if not CHROMIUM:
+        pytest.skip("no chromium on PATH")
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 @contextlib.contextmanager
