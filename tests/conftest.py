@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ from common.errors import DataUnavailable
 from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.sharpness import eager
-from tests.chromium import CHROMIUM, Browser, chromium
+
+if TYPE_CHECKING:
+    from tests.chromium import Browser
 
 Load = Callable[[str], Dataset]  # a data set by its name
 
@@ -209,6 +211,8 @@ def without_graphs() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Chromium, one for all tests of a file; where there is none, they are skipped."""
+    from tests.chromium import CHROMIUM, chromium  # which needs Unix
+
     if not CHROMIUM:
         pytest.skip("no chromium on PATH")
     with chromium(tmp_path_factory.mktemp("profile")) as started:

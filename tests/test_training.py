@@ -54,8 +54,8 @@ class StopAt(Silent):
             os.kill(os.getpid(), self._number)
 
 
-def mlp(data: Dataset, seed: int = 0, block: int = 5) -> Experiment:
-    experiment = mlp_vae.experiment(SMALL, data, Seeded(seed))
+def mlp(data: Dataset, block: int = 5) -> Experiment:
+    experiment = mlp_vae.experiment(SMALL, data, Seeded(0))
     return dataclasses.replace(experiment, block=block, compile_with_xla=False)
 
 
