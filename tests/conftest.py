@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +25,11 @@ from common.errors import DataUnavailable
 from reproductions import program
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.sharpness import eager
+
+if TYPE_CHECKING:
+    from tests.chromium import Browser
+
+Load = Callable[[str], Dataset]  # a data set by its name
 
 SAMPLES = Path(__file__).parent / "samples"
 ROOT = Path(__file__).parent.parent
@@ -88,7 +93,7 @@ def small_of(module: str) -> Dataset:
     )
 
 
-def train_on(patch: pytest.MonkeyPatch, data: Callable[[str], Dataset] = small) -> None:
+def train_on(patch: pytest.MonkeyPatch, data: Load = small) -> None:
     """Commands train on `data(name)`, wherever they would load a whole data set."""
     patch.setattr(datasets, "load", lambda name, data_dir=None, quiet=False: data(name))
 
@@ -119,6 +124,20 @@ def command(module: str, *changes: str) -> list[str]:
     return [sys.executable, "-c", "\n".join(lines)]
 
 
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a fresh interpreter, at the root of the project; it must succeed."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _memory_is_given_back() -> Iterator[None]:
     """A trainer holds its images, and its graph holds the trainer: only a collection ends both.
@@ -135,12 +154,6 @@ def _memory_is_given_back() -> Iterator[None]:
 def _sigint_is_heard() -> None:
     """A parent that ignores SIGINT (nohup, a background job) hands that on to its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def sample() -> Callable[[str], Dataset]:
-    """`sample(name)` is a small data set, without any network."""
-    return small
 
 
 @cache
@@ -165,7 +178,7 @@ def load_whole(name: str) -> Dataset:
 
 
 @pytest.fixture
-def whole() -> Iterator[Callable[[str], Dataset]]:
+def whole() -> Iterator[Load]:
     """`whole(name)` is a whole data set, see `load_whole`; what the test leaves is collected."""
     gc.freeze()  # what was there before, so that the collection is quick
     yield load_whole
@@ -174,12 +187,18 @@ def whole() -> Iterator[Callable[[str], Dataset]]:
 
 
 @pytest.fixture
-def on_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder in which commands train on the small samples."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def on_sample(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder in which commands train on the small samples."""
     train_on(monkeypatch)
     evaluate_little(monkeypatch)
-    return tmp_path
+    return here
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +206,17 @@ def without_graphs() -> Iterator[None]:
     """For runs in this process whose few steps are sooner made than compiled."""
     with eager():
         yield
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, one for all tests of a file; where there is none, they are skipped."""
+    from tests.chromium import CHROMIUM, chromium  # which needs Unix
+
+    if not CHROMIUM:
+        pytest.skip("no chromium on PATH")
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 @contextlib.contextmanager

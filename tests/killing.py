@@ -30,7 +30,7 @@ OPTIONS = {
     "conv_vae": ["--epochs", "3", "--batch-size", "50", "--filters", "2"],
     "elbo_cvae": ["--epochs", "3", "--batch-size", "50", "--latent-dim", "3"],
     "rmsprop_vae": ["--steps", "1500", "--hidden", "32"],
-    "tfp_cvae": ["--epochs", "3", "--batch-size", "50", "--base-depth", "1"],
+    "tfp_cvae": ["--epochs", "3", "--batch-size", "70", "--base-depth", "1"],  # the last of 40
 }
 NO_CHECKPOINT = "no checkpoint"
 

@@ -7,9 +7,9 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from common.cli import run_command
 from common.errors import BadInput
 from common.training import Progress
 from reproductions import MODULES, program, rmsprop_vae
-from tests.conftest import ROOT, evaluate_little, train_on
+from tests.conftest import evaluate_little, python, train_on
 
 pytestmark = pytest.mark.usefixtures("without_graphs")
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
@@ -89,7 +89,6 @@ BAD_INPUT = [
     ["--digit", "10"],
     ["--digit", "-1"],
     ["stray"],
-    ["--resume"],
     ["--resume", "--output", "nowhere"],
     ["--quick", "--epochs", "3"],
 ]
@@ -125,15 +124,22 @@ def test_every_setting_is_an_option_with_its_default(
     with pytest.raises(SystemExit) as stop:
         program(module).main(["--help"])
     assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
+    _, _, text = " ".join(capsys.readouterr().out.split()).partition(" options: ")
+    told = dict(re.findall(r"--([\w-]+) (.*?)(?= --|$)", text))
     for name, default in vars(program(module).config()).items():
-        assert f"--{name.replace('_', '-')}" in text
-        assert default is None or f"(default: {default})" in text
+        assert default is None or f"(default: {default})" in told[name.replace("_", "-")]
+
+
+HEAVY = {
+    *("tensorflow", "tensorflow_probability", "keras", "tf_keras"),
+    *("matplotlib", "scipy", "imageio"),
+}
 
 
 def test_help_and_bad_options_do_not_wait_for_tensorflow() -> None:
     script = f"""
 import sys
+import reproductions.verify
 from reproductions import program
 for module in {MODULES}:
     try:
@@ -141,10 +147,10 @@ for module in {MODULES}:
     except SystemExit:
         pass
     assert program(module).main(["--epochs", "x"]) == 2
-heavy = {{"tensorflow", "keras", "tf_keras", "matplotlib", "scipy", "imageio"}} & set(sys.modules)
+heavy = {HEAVY} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+    python(script)
 
 
 def test_a_command_whose_output_nobody_reads_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,13 +177,12 @@ def test_the_bar_of_a_resumed_run_counts_only_the_steps_of_this_session(
 
 
 def test_data_that_is_not_available_is_exit_3_and_creates_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
+    (here / "data").mkdir()
     assert program("tfp_cvae").main(["--data-dir", "data"]) == 3
     assert "MNIST in data" in complaint(capsys, "tfp_cvae")
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert [path.name for path in here.iterdir()] == ["data"]
 
 
 # --- Runs -----------------------------------------------------------------------------------------
@@ -186,9 +191,6 @@ def test_data_that_is_not_available_is_exit_3_and_creates_nothing(
 def test_a_finished_run_says_what_it_made(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     record = json.loads((folder / "run.json").read_text())
-    assert record["finished"] is True
-    assert record["seed"] == 3
-    assert record["config"]["hidden"] == 4
     assert record["environment"]["versions"]["tensorflow"]
     assert "epoch: 0001 cost= " in printed
     for path in folder.iterdir():

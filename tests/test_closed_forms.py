@@ -20,26 +20,25 @@ Array = np.ndarray
 BATCH = 6
 ROUNDING = 1e-12  # relative; measured: 6e-16, and 2.4e-14 where two log-densities nearly cancel
 INTEGRAL = 1e-11  # relative, and what quad is asked for; measured: 7e-16
-SIGMAS = 5  # standard errors that a Monte-Carlo mean may stray; measured: 0.5
 
 # Far from z_mean = 0, z_log_var = 0, where every KL is small whatever its formula.
 Z_MEAN = np.array([1.5, -0.7])
 Z_LOG_VAR = np.array([-2.0, 0.8])
 
 
-def images(n: int = BATCH) -> Array:
-    """uint8 [n, 28, 28] of every grey level, black and white among them."""
-    x = np.random.RandomState(0).randint(0, 256, (n, 28, 28)).astype(np.uint8)
+def images() -> Array:
+    """uint8 [BATCH, 28, 28] of every grey level, black and white among them."""
+    x = np.random.RandomState(0).randint(0, 256, (BATCH, 28, 28)).astype(np.uint8)
     x[:, 0, 0], x[:, 0, 1] = 0, 255
     return x
 
 
-def labels(n: int = BATCH) -> Array:
-    return (np.arange(n) % 10).astype(np.uint8)
+def labels() -> Array:
+    return (np.arange(BATCH) % 10).astype(np.uint8)
 
 
-def noise(n: int, latent_dim: int, seed: int = 1) -> Any:
-    return tf.constant(np.random.RandomState(seed).standard_normal((n, latent_dim)))
+def noise() -> Any:
+    return tf.constant(np.random.RandomState(1).standard_normal((BATCH, 2)))
 
 
 # --- The models, with posteriors moved away from the prior ----------------------------------------
@@ -116,13 +115,11 @@ ENCODERS: dict[str, Callable[[Array], Any]] = {
 }
 
 
-def loss_of(name: str, n: int = BATCH, x: Array | None = None, y: Array | None = None) -> Losses:
+def loss_of(name: str) -> Losses:
     """The module's loss of a batch, as NumPy arrays."""
     module, model = MODELS[name]
-    x, y = images(n) if x is None else x, labels(n) if y is None else y
-    return Losses(
-        *(t.numpy() for t in module.loss(model(), tf.constant(x), tf.constant(y), noise(n, 2)))
-    )
+    losses = module.loss(model(), tf.constant(images()), tf.constant(labels()), noise())
+    return Losses(*(t.numpy() for t in losses))
 
 
 # --- KL in closed form ----------------------------------------------------------------------------
@@ -155,26 +152,11 @@ def test_kl_is_the_integral_that_defines_it(name: str) -> None:
     np.testing.assert_allclose(losses.kl, expected, rtol=INTEGRAL)
 
 
-@pytest.mark.parametrize("name", ["mlp_vae", "conv_vae", "rmsprop_vae"])
-def test_kl_is_zero_where_the_posterior_is_the_prior(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, model = MODELS[name]
-    zeros = tf.zeros([BATCH, 2], tf.float64)
-    if name == "conv_vae":
-        model_ = model()._replace(encoder=lambda x: (zeros, zeros))
-    else:
-        model_ = model()
-        monkeypatch.setattr(module, "encode", lambda model, x: (zeros, zeros))
-    losses = module.loss(model_, tf.constant(images()), tf.constant(labels()), noise(BATCH, 2))
-    np.testing.assert_array_equal(losses.kl, np.zeros(BATCH))
-
-
 # --- Reconstruction -------------------------------------------------------------------------------
 
 
 def test_squared_error_of_mlp_vae_is_a_gaussian_up_to_its_constant() -> None:
-    eps = noise(BATCH, 2).numpy()
+    eps = noise().numpy()
     z_mean, z_log_var = (part.numpy() for part in encode_mlp(images()))
     z = z_mean + np.exp(z_log_var / 2) * eps
     x = mlp_vae.inputs(images(), "float64").numpy()
@@ -189,7 +171,7 @@ def test_squared_error_of_mlp_vae_is_a_gaussian_up_to_its_constant() -> None:
 def test_cross_entropy_of_logits(name: str) -> None:
     module, model = MODELS[name]
     z_mean, z_log_var = (part.numpy() for part in ENCODERS[name](images()))
-    z = z_mean + np.exp(z_log_var / 2) * noise(BATCH, 2).numpy()
+    z = z_mean + np.exp(z_log_var / 2) * noise().numpy()
     x, logits = module.inputs(images(), "float64").numpy(), model().decoder(z).numpy()
     bernoulli = x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)
     np.testing.assert_allclose(
@@ -199,7 +181,7 @@ def test_cross_entropy_of_logits(name: str) -> None:
 
 def test_guarded_cross_entropy_of_rmsprop_vae() -> None:
     z_mean, z_log_var = (part.numpy() for part in encode_rmsprop(images()))
-    z = z_mean + np.exp(z_log_var / 2) * noise(BATCH, 2).numpy()
+    z = z_mean + np.exp(z_log_var / 2) * noise().numpy()
     x = rmsprop_vae.inputs(images(), "float64").numpy()
     p = rmsprop_vae.decode(rmsprop_model(), z).numpy()
     likelihood = x * np.log(1e-10 + p) + (1 - x) * np.log(1e-10 + 1 - p)
@@ -227,7 +209,6 @@ def test_the_guard_of_rmsprop_vae_guards_one_side_only_in_float32(
 
 F64 = partial(np.asarray, dtype=np.float64)
 TWICE = 2e-7  # what clipping at 1e-7 and adding 1e-7 leave of a probability of 0
-SATURATED = 15.42  # nats: -log(2e-7) = 15.4249...
 
 
 # (x, x_decoded, nats), the last from the formula by hand: p is clipped to [1e-7, 1 - 1e-7], then
@@ -253,12 +234,6 @@ def test_clipped_cross_entropy_of_tfp_cvae(x: float, x_decoded: float, expected:
     assert value == pytest.approx(expected, rel=CANCELLATION, abs=1e-15)
 
 
-def test_clipped_cross_entropy_saturates_at_15_42_nats() -> None:
-    for x in (0.0, 1.0):
-        value = tfp_cvae.cross_entropy(tf.constant(F64(x)), tf.constant(F64(1 - x)))
-        assert round(float(value), 2) == SATURATED
-
-
 def test_a_saturated_pixel_of_tfp_cvae_has_no_gradient() -> None:
     p = tf.constant(F64([0.0, 1e-8, 0.5, 1.0]))
     with tf.GradientTape() as tape:
@@ -272,7 +247,7 @@ def test_reconstruction_of_tfp_cvae_is_that_cross_entropy_summed_over_pixels() -
     x = tfp_cvae.inputs(images(), "float64").numpy()
     posterior = model.encoder(x)
     factor = np.linalg.cholesky(posterior.covariance().numpy())
-    z = posterior.loc.numpy() + np.einsum("bij,bj->bi", factor, noise(BATCH, 2).numpy())
+    z = posterior.loc.numpy() + np.einsum("bij,bj->bi", factor, noise().numpy())
     p = model.decoder(z).numpy().clip(1e-7, 1 - 1e-7)
     entropy = -(x * np.log(p + 1e-7) + (1 - x) * np.log(1 - p + 1e-7))
     np.testing.assert_allclose(
@@ -294,38 +269,32 @@ def test_log_normal_pdf_is_that_of_scipy() -> None:
 def test_kl_of_elbo_cvae_is_the_difference_of_two_log_densities() -> None:
     z_mean, z_log_var = (part.numpy() for part in encode_elbo(images()))
     posterior = stats.norm(z_mean, np.exp(z_log_var / 2))
-    z = posterior.mean() + posterior.std() * noise(BATCH, 2).numpy()
+    z = posterior.mean() + posterior.std() * noise().numpy()
     expected = (posterior.logpdf(z) - stats.norm.logpdf(z)).sum(axis=1)
     np.testing.assert_allclose(loss_of("elbo_cvae").kl, expected, rtol=ROUNDING, atol=ROUNDING)
 
 
-def tfp_distributions(x: Array, y: Array) -> list[tuple[Any, Any, Array]]:
-    """For each image posterior and prior, by SciPy, and the z of `noise(len(x), 2)`."""
-    model, eps = tfp_model(), noise(len(x), 2).numpy()
-    posterior = model.encoder(tfp_cvae.inputs(x, "float64"))
+def tfp_distributions() -> list[tuple[Any, Any, Array]]:
+    """For each image posterior and prior, by SciPy, and the z of `noise()`."""
+    model, eps = tfp_model(), noise().numpy()
+    posterior = model.encoder(tfp_cvae.inputs(images(), "float64"))
     loc, covariance = posterior.loc.numpy(), posterior.covariance().numpy()
-    means = model.class_mean(np.eye(10)[y]).numpy()
+    means = model.class_mean(np.eye(10)[labels()]).numpy()
     return [
         (
             stats.multivariate_normal(loc[i], covariance[i]),
             stats.multivariate_normal(means[i], np.eye(2)),
             loc[i] + np.linalg.cholesky(covariance[i]) @ eps[i],
         )
-        for i in range(len(x))
+        for i in range(BATCH)
     ]
 
 
 def test_kl_of_tfp_cvae_is_the_difference_of_two_log_densities() -> None:
-    distributions = tfp_distributions(images(), labels())
+    distributions = tfp_distributions()
     assert all(abs(q.cov[0, 1]) > 0.01 for q, _, _ in distributions)  # a full covariance
     expected = [q.logpdf(z) - p.logpdf(z) for q, p, z in distributions]
     np.testing.assert_allclose(loss_of("tfp_cvae").kl, expected, rtol=ROUNDING, atol=ROUNDING)
-
-
-def test_the_label_of_tfp_cvae_reaches_the_kl_alone() -> None:
-    one, other = loss_of("tfp_cvae"), loss_of("tfp_cvae", y=labels() + 1)
-    np.testing.assert_array_equal(one.reconstruction, other.reconstruction)
-    assert (np.abs(one.kl - other.kl) > 1e-3).all()
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
@@ -343,38 +312,13 @@ def test_log_q_of_tfp_cvae_comes_from_the_noise_not_from_z(graph: bool) -> None:
     bias.assign([1000, -1000])
 
     call = partial(tfp_cvae.loss, model)
-    eps = tf.cast(noise(BATCH, 2), tf.float32)
+    eps = tf.cast(noise(), tf.float32)
     losses = (tf.function(call) if graph else call)(
         tf.constant(images()), tf.constant(labels()), eps
     )
     log_q = stats.norm.logpdf(eps.numpy().astype(np.float64)).sum(axis=1) - 2 * np.log(1e-5)
     log_p = 2 * stats.norm.logpdf(0)
     np.testing.assert_allclose(losses.kl, log_q - log_p, rtol=1e-5)  # float32; 1e-7 measured
-
-
-def assert_mean_is(sample: Array, expected: float) -> None:
-    error = sample.std(ddof=1) / np.sqrt(len(sample))
-    assert abs(sample.mean() - expected) < SIGMAS * error
-    assert error < 0.05 * expected  # it says something
-
-
-def test_monte_carlo_kl_of_elbo_cvae_averages_to_the_closed_form() -> None:
-    n = 800
-    one = images()[:1]
-    m, v = (part.numpy()[0] for part in encode_elbo(one))
-    kl = loss_of("elbo_cvae", n, x=np.repeat(one, n, axis=0)).kl
-    assert kl.std() > 0.1  # one sample each
-    assert_mean_is(kl, 0.5 * float(np.sum(m**2 + np.exp(v) - 1 - v)))
-
-
-def test_monte_carlo_kl_of_tfp_cvae_averages_to_the_closed_form() -> None:
-    n = 2_000
-    one, label = images()[:1], np.array([7], np.uint8)
-    [(q, p, _)] = tfp_distributions(one, label)
-    kl = loss_of("tfp_cvae", n, x=np.repeat(one, n, axis=0), y=np.repeat(label, n)).kl
-    distance = q.mean - p.mean
-    log_det = float(np.linalg.slogdet(q.cov)[1])
-    assert_mean_is(kl, 0.5 * float(np.trace(q.cov) + distance @ distance - 2 - log_det))
 
 
 # --- Reductions -----------------------------------------------------------------------------------
@@ -389,19 +333,8 @@ REDUCTIONS: dict[str, Callable[[Losses], float]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_loss_is_the_documents_reduction_of_its_vectors(name: str) -> None:
+def test_the_loss_is_reduced_over_the_batch_as_it_is(name: str) -> None:
+    """Not over the document's number of images, which is all that the lockstep has."""
     losses = loss_of(name)
-    assert losses.loss.shape == ()
     assert losses.reconstruction.shape == losses.kl.shape == (BATCH,)
     assert losses.loss == pytest.approx(REDUCTIONS[name](losses), rel=1e-14)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_an_images_figures_do_not_depend_on_its_batch(name: str) -> None:
-    """The vectors are per image: half a batch has the first half of them."""
-    whole = loss_of(name)
-    half = loss_of(name, BATCH // 2)
-    np.testing.assert_allclose(
-        half.reconstruction, whole.reconstruction[: BATCH // 2], rtol=ROUNDING
-    )
-    np.testing.assert_allclose(half.kl, whole.kl[: BATCH // 2], rtol=ROUNDING)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 
 from common.chance import Seeded
-from common.datasets import Dataset
 from common.training import Experiment, Losses, fit
 from reproductions import program
 from reproductions.evidence import dose_response, kept
@@ -25,6 +22,7 @@ from reproductions.evidence.mistakes import (
     learning_rate,
     planted,
 )
+from tests.conftest import small
 
 MODULES = [document.module for document in RECORDED]
 FACTOR = 1.5
@@ -32,9 +30,9 @@ SAME = 1e-12  # relative, of double-precision sums in another order
 SHIFT = 1.1  # of all losses of made-up runs: far beyond the margin
 
 
-def built(module: str, sample: Callable[[str], Dataset]) -> Experiment:
+def built(module: str) -> Experiment:
     port: Any = program(module)
-    return port.experiment(port.config(), sample(port.dataset), Seeded(0), "float64")
+    return port.experiment(port.config(), small(port.dataset), Seeded(0), "float64")
 
 
 def losses_of(experiment: Experiment) -> Losses:
@@ -46,52 +44,37 @@ def losses_of(experiment: Experiment) -> Losses:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(
-    module: str, sample: Callable[[str], Dataset]
-) -> None:
-    good = built(module, sample).optimizer
+def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(module: str) -> None:
+    good = built(module).optimizer
     assert type(good).__name__ == OPTIMIZER[module]
     with planted(learning_rate(module, FACTOR)):
-        assert built(module, sample).optimizer.learning_rate == FACTOR * good.learning_rate
+        assert built(module).optimizer.learning_rate == FACTOR * good.learning_rate
     with planted(epsilon(module, FACTOR)):
-        wrong = built(module, sample).optimizer
+        wrong = built(module).optimizer
         assert wrong.epsilon == FACTOR * good.epsilon  # type: ignore[attr-defined]
         assert wrong.learning_rate == good.learning_rate
-    again = built(module, sample).optimizer
+    again = built(module).optimizer
     assert (again.learning_rate, again.epsilon) == (good.learning_rate, good.epsilon)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_weight_of_the_kl_changes_the_kl_in_the_loss_alone(
-    module: str, sample: Callable[[str], Dataset]
-) -> None:
-    good = losses_of(built(module, sample))
+def test_a_weight_of_the_kl_changes_the_kl_in_the_loss_alone(module: str) -> None:
+    good = losses_of(built(module))
     with planted(kl_weight(module, 1.0)):
-        np.testing.assert_allclose(losses_of(built(module, sample)).loss, good.loss, rtol=SAME)
+        np.testing.assert_allclose(losses_of(built(module)).loss, good.loss, rtol=SAME)
     with planted(kl_weight(module, FACTOR)):
-        wrong = losses_of(built(module, sample))
+        wrong = losses_of(built(module))
     count = 2 if module == "tfp_cvae" else 1  # times that the document adds the mean KL
     more = count * (FACTOR - 1) * np.mean(good.kl)
     np.testing.assert_allclose(float(wrong.loss) - float(good.loss), more, rtol=1e-9)
     np.testing.assert_array_equal(wrong.kl, good.kl)
 
 
-def test_every_mistake_replaces_a_name_that_its_module_has() -> None:
-    for mistake in dose_response.MISTAKES:
-        module = importlib.import_module(f"reproductions.{mistake.module}")
-        good = getattr(module, mistake.name)
-        with planted(mistake):
-            assert getattr(module, mistake.name) is not good
-        assert getattr(module, mistake.name) is good
-
-
-def test_a_whole_run_is_the_one_that_training_makes(
-    sample: Callable[[str], Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_whole_run_is_the_one_that_training_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     port: Any = program("rmsprop_vae")
     short = dataclasses.replace(port, config=partial(port.config, steps=250, hidden=16))
     monkeypatch.setattr(dose_response, "program", lambda module: short)
-    data = sample("mnist")
+    data = small("mnist")
     progress = fit(port.experiment(short.config(), data, Seeded(3)), Forgetful())
     rows = dose_response.whole_run("rmsprop_vae", data, 3)
     assert len(rows) == 3

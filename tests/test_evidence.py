@@ -16,7 +16,6 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from common.datasets import Dataset
 from common.expected import expectation
 from common.runs import Record, source_digest
 from reproductions import GOLDEN, MODULES, program
@@ -33,7 +32,7 @@ from reproductions.evidence import lockstep as rule
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
 from reproductions.evidence.kept import REFERENCE, load_record, load_seeds
 from reproductions.evidence.probe import differences, probe
-from tests.conftest import ROOT, SLOW, long_where
+from tests.conftest import ROOT, SLOW, Load, long_where
 
 SIZE_LIMIT = 40 * 2**20  # bytes of the whole folder, 16 of them trained weights
 ELBO, ELBO_MARGIN = -78.3, 0.5  # nats: upstream's figure, and the spread that is allowed
@@ -64,9 +63,7 @@ def test_the_experiments_results_are_those_of_the_present_code(experiment: Any) 
 
 
 @pytest.mark.parametrize("module", long_where(lambda module: module in SLOW, MODULES))
-def test_the_probe_finds_the_numbers_that_are_kept(
-    module: str, whole: Callable[[str], Dataset]
-) -> None:
+def test_the_probe_finds_the_numbers_that_are_kept(module: str, whole: Load) -> None:
     """First losses, validation, evaluation, drawn pictures and reports, in double precision."""
     port = program(module)
     now = probe(port, whole(port.dataset))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,6 @@ import pytest
 from common.files import write_atomically
 from tests.conftest import PATIENCE, ROOT, names, small_disk
 
-KILLS = 10
 SIZE = 1_000_000  # bytes: long enough to be caught in the middle
 
 
@@ -126,30 +122,6 @@ def test_a_kill_just_before_the_end(tmp_path: Path, function: str) -> None:
     assert leftover.startswith(".file.")
     write_atomically(path, "newer")
     assert path.read_text() == "newer"
-
-
-def test_kills_at_any_time(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    chance = random.Random(0)
-    for _ in range(KILLS):
-        process = start(
-            "import sys\n"
-            "from pathlib import Path\n"
-            "from common.files import write_atomically\n"
-            "print(flush=True)\n"
-            "path = Path(sys.argv[1])\n"
-            f"while True:\n for c in b'12': write_atomically(path, bytes([c]) * {SIZE})",
-            str(path),
-        )
-        assert process.stdout and process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGKILL)
-        kill(process)
-        if path.exists():
-            content = path.read_bytes()
-            assert content in (b"1" * SIZE, b"2" * SIZE)
-    assert path.exists()
-    assert all(name == "file" or name.startswith(".file.") for name in names(tmp_path))
 
 
 def test_writers_at_once(tmp_path: Path) -> None:

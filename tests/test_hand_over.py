@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from common.chance import Seeded
-from common.datasets import Dataset
 from common.lazy import tf
 from reproductions import program
+from tests.conftest import Load
 
 
 class Handed(NamedTuple):
@@ -40,9 +39,7 @@ HANDED = {
 
 
 @pytest.mark.parametrize("module", HANDED)
-def test_the_loop_gets_what_the_document_trains_with(
-    module: str, whole: Callable[[str], Dataset]
-) -> None:
+def test_the_loop_gets_what_the_document_trains_with(module: str, whole: Load) -> None:
     port: Any = program(module)
     expected = HANDED[module]
     data = whole(port.dataset)
@@ -61,9 +58,7 @@ def test_the_loop_gets_what_the_document_trains_with(
 
 
 @pytest.mark.parametrize("module", HANDED)
-def test_the_batches_are_cut_by_the_documents_rule(
-    module: str, whole: Callable[[str], Dataset]
-) -> None:
+def test_the_batches_are_cut_by_the_documents_rule(module: str, whole: Load) -> None:
     port: Any = program(module)
     expected = HANDED[module]
     experiment = port.experiment(port.config(), whole(port.dataset), Seeded(7))
@@ -89,9 +84,7 @@ def test_the_batches_are_cut_by_the_documents_rule(
 
 
 @pytest.mark.parametrize("module", HANDED)
-def test_the_loss_reads_the_batch_that_it_is_given(
-    module: str, whole: Callable[[str], Dataset]
-) -> None:
+def test_the_loss_reads_the_batch_that_it_is_given(module: str, whole: Load) -> None:
     """The terms of an image depend on it, and on its label where the model is told the label."""
     port: Any = program(module)
     data = whole(port.dataset)

@@ -1,5 +1,4 @@
-"""The convolution to one channel is the convolution: values, gradients, and what Keras makes of
-it."""
+"""The convolution to one channel is the convolution: values, gradients, and what is exported."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import pytest
 
 from common.chance import Seeded
 from common.kernels import to_one_channel
-from common.lazy import keras, tf
+from common.lazy import tf
 from reproductions import elbo_cvae, tfp_cvae
 
 ROUNDING = 1e-13  # relative to the largest entry, in float64; 3e-15 measured
@@ -40,26 +39,6 @@ def test_is_the_convolution(size: int, channels: int, side: int, in_graph: bool)
         assert mine.shape == other.shape
         error = np.abs(mine - other).max() / np.abs(other).max()
         assert error <= ROUNDING
-
-
-def test_as_last_layer_of_elbo_cvae_it_is_the_transposed_convolution_of_keras() -> None:
-    model = elbo_cvae.build(elbo_cvae.Config(), Seeded(0).initializer(), "float64")
-    ours = model.decoder.layers[-1]
-    theirs = keras.layers.Conv2DTranspose(1, 3, padding="same", dtype="float64")
-    random = np.random.RandomState(0)
-    x, dy = (tf.constant(random.standard_normal([2, 28, 28, n])) for n in (32, 1))
-    theirs.build(x.shape)
-    ours.bias.assign([0.3])
-    theirs.set_weights(ours.get_weights())
-    results = []
-    for layer in (ours, theirs):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x)
-        sources = [x, layer.kernel.value, layer.bias.value]
-        results.append([y, *tape.gradient(y, sources, output_gradients=dy)])
-    for mine, other in zip(*results, strict=True):
-        assert np.abs(mine - other).max() <= ROUNDING * np.abs(other).max()
 
 
 @pytest.mark.parametrize("module", [elbo_cvae, tfp_cvae])

@@ -11,7 +11,7 @@ import pytest
 
 from reproductions import GOLDEN, MODULES, __main__, program
 from reproductions.evidence.documents import DOCUMENTS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, python
 from tests.test_smoke import RUNS
 
 COMMANDS = {"verify", "evaluate"}
@@ -133,10 +133,7 @@ def test_the_evidence_is_imported_in_no_circle() -> None:
 
 def test_the_list_of_modules_is_printed_without_tensorflow() -> None:
     code = "import sys; from reproductions.__main__ import main; main([]); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    lines = done.stdout.splitlines()
+    lines = python(code).stdout.splitlines()
     assert not {"tensorflow", "keras", "tf_keras"} & set(lines[-1].split())
     for name in (*MODULES, *COMMANDS, "gallery"):
         assert any(f"python -m reproductions.{name}" in line for line in lines)

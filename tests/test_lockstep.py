@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from common import devices
-from common.datasets import Dataset
 from common.errors import BadInput
 from common.lazy import tf
 from reproductions import GOLDEN, program, verify
@@ -21,7 +20,7 @@ from reproductions.evidence import equivalence, lockstep, miniature
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one
-from tests.conftest import SLOW_DOCUMENTS, long_where, train_on
+from tests.conftest import SLOW_DOCUMENTS, Load, long_where, train_on
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -53,9 +52,7 @@ CASES = [
     long_where(lambda case: case[1] is None, CASES),
     ids=lambda v: f"{v.parent.name}-{v.stem[9:]}" if isinstance(v, Path) else str(v or "all"),
 )
-def test_port_follows_its_recording(
-    path: Path, steps: int | None, whole: Callable[[str], Dataset]
-) -> None:
+def test_port_follows_its_recording(path: Path, steps: int | None, whole: Load) -> None:
     recording = lockstep.load(path)
     document = of_number(recording.document)
     assert document is not None
@@ -95,7 +92,7 @@ def short_golden(tmp_path: Path) -> Callable[..., Path]:
 
 def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     short_golden: Callable[..., Path],
-    whole: Callable[[str], Dataset],
+    whole: Load,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -124,9 +121,7 @@ def test_one_loss_off_by_a_billionth_is_found_and_its_step_named(
     assert entry["first_step_over_the_limit"] == 4
 
 
-def test_a_variable_that_strays_is_named(
-    short_golden: Callable[..., Path], whole: Callable[[str], Dataset]
-) -> None:
+def test_a_variable_that_strays_is_named(short_golden: Callable[..., Path], whole: Load) -> None:
     def nudge(content: dict[str, Any]) -> None:
         content["weights"]["2"][3][1] *= 1 + 1e-9  # the norm of log_sigma_w1 after two steps
 
@@ -138,9 +133,7 @@ def test_a_variable_that_strays_is_named(
     assert verdict.first_bad_step is None
 
 
-def test_wrong_initial_weights_are_named(
-    short_golden: Callable[..., Path], whole: Callable[[str], Dataset]
-) -> None:
+def test_wrong_initial_weights_are_named(short_golden: Callable[..., Path], whole: Load) -> None:
     def other_seed(content: dict[str, Any]) -> None:
         content["seed"] += 1
 
@@ -252,36 +245,6 @@ def test_a_module_without_a_recording_is_not_passed_over(
     assert "of mlp_vae in float32" in capsys.readouterr().err
 
 
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that works at its first call, and answers the same to later ones."""
-    answers: list[Any] = []
-
-    def call(*args: Any, **options: Any) -> Any:
-        if not answers:
-            answers.append(function(*args, **options))
-        return answers[0]
-
-    return call
-
-
-@pytest.mark.long
-def test_verify_says_whether_it_found_whole_runs(
-    tmp_path: Path,
-    whole: Callable[[str], Dataset],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole("mnist")
-    monkeypatch.chdir(tmp_path)  # the results are found from any folder
-    monkeypatch.setattr("reproductions.evidence.lockstep.verify", once(verify_one))
-    monkeypatch.setattr(miniature, "replay", once(miniature.replay))
-    assert verify.main(["rmsprop_vae", "--precision", "float32"]) == 0
-    assert "equivalent within" in capsys.readouterr().out
-    monkeypatch.setattr(equivalence, "available", list)
-    assert verify.main(["rmsprop_vae", "--precision", "float32"]) == 0
-    assert "Whole runs are not compared" in capsys.readouterr().out
-
-
 RIGHT = {"lockstep": True, "miniature": True, "equivalent": True, "printed": True}
 
 
@@ -308,9 +271,14 @@ def test_verify_fails_if_any_of_its_comparisons_does(
     monkeypatch.setattr(equivalence, "outliers", lambda document: outside)
     code = verify.main(["rmsprop_vae", "--precision", "float64"])
     assert code == (0 if wrong is None else 5)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "float64" in line]
+    said = capsys.readouterr().out
+    lines = [line for line in said.splitlines() if "float64" in line]
     verdicts = [line.split()[-1] for line in lines if not line.endswith(("step 1", "pictures"))]
     assert verdicts == ["equal" if right[part] else "DIFFERENT" for part in list(RIGHT)[:2]]
+    assert ("equivalent within" in said) is right["equivalent"]
+    monkeypatch.setattr(equivalence, "available", list)
+    verify.main(["rmsprop_vae", "--precision", "float64"])
+    assert "Whole runs are not compared" in capsys.readouterr().out
 
 
 def test_verify_computes_where_it_is_told_to(

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.datasets import Dataset
 from common.runs import new_run
 from reproductions import program
 from reproductions.evidence import many_seeds
+from tests.conftest import Load
 
 OPTIONS = ["rmsprop_vae", "--seeds", "2", "--processes", "1", "--output", "seeds"]
 SHORT = ["--steps", "100", "--hidden", "16"]
@@ -42,13 +42,6 @@ while behaviour == 130 and '"--seed", "0"' not in open({log!r}).read():
 time.sleep(0.5)
 sys.exit(behaviour)
 """
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -171,9 +164,7 @@ def test_a_stopped_run_goes_on_and_keeps_its_options(
 
 
 @pytest.mark.long
-def test_two_seeds_at_a_time_are_two_runs_of_their_own(
-    tmp_path: Path, whole: Callable[[str], Dataset]
-) -> None:
+def test_two_seeds_at_a_time_are_two_runs_of_their_own(tmp_path: Path, whole: Load) -> None:
     whole("mnist")
     output, alone = tmp_path / "seeds", tmp_path / "alone"
     options = ["rmsprop_vae", "--seeds", "2", "--processes", "2", "--output", str(output), *SHORT]

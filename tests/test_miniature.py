@@ -88,6 +88,7 @@ def test_the_port_prints_and_draws_what_the_original_did(
     ours = miniature.read_off(port, recording, trained)
     entry = miniature.as_entry(port.name, recording, ours)
     assert entry["problems"] == []
+    assert miniature.as_line(entry).endswith("  equal")
     if recording.words["precision"] == "float64":  # in float32 001 is beyond its horizon by then
         assert (entry["numbers"], entry["images"]) == NUMBERS[port.name]
         assert entry["largest_difference"] < 1e-12

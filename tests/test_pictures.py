@@ -136,28 +136,12 @@ def test_gif_lasts_as_long_as_its_frames_even_where_writers_merge_them(seeds: li
     assert_shows(pictures[-1], frame(seeds[-1]))
 
 
-def test_gif_is_the_same_bytes_twice() -> None:
-    frames = [frame(i) for i in range(3)]
-    assert gif(frames, ["a", "b", "c"]) == gif(frames, ["a", "b", "c"])
-
-
 def test_gif_wants_a_caption_for_each_frame() -> None:
     with pytest.raises(ValueError):
         gif([frame(0), frame(1)], ["a"])
 
 
 # --- The document's choice of frames --------------------------------------------------------------
-
-
-def test_the_gif_of_002_keeps_21_of_101_pictures() -> None:
-    """The i-th is kept when round(2 sqrt(i)) exceeds that of the last one kept; then the final one.
-
-    Solved for i: level L is first reached at the least i with 2 sqrt(i) > L - 1/2 (never equal, as
-    an odd square over 16 is no whole number). Level 1 is passed over: 2 sqrt(1) is 2.
-    """
-    reached = [math.floor((2 * level - 1) ** 2 / 16) + 1 for level in range(2, 21)]
-    assert elbo_cvae.document_frames(101) == [0, *reached, 100]
-    assert len(reached) + 2 == 21
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 3, 4, 11, 97, 98, 101, 500])

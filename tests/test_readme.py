@@ -58,6 +58,15 @@ def test_links_lead_somewhere(path: str) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("path", [*READMES, *DOCS])
+def test_formulas_are_formulas_for_a_hosting_site(path: str) -> None:
+    """It takes a backslash before punctuation for Markdown's; none opens after a Chinese sign."""
+    text = re.sub(r"```.*?```|`[^`\n]+`", "", (ROOT / path).read_text(), flags=re.DOTALL)
+    formulas = list(re.finditer(r"\$\$.*?\$\$|\$[^$\n]+\$", text, flags=re.DOTALL))
+    assert [f[0] for f in formulas if re.search(r"\\[^a-zA-Z]", f[0])] == []
+    assert [f[0] for f in formulas if not text[f.start() - 1].isascii()] == []
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     command = "pip install -c constraints.txt -e '.[test]' && python -m pytest"
     assert f"    {command}" in (ROOT / "README.md").read_text()

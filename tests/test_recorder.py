@@ -25,11 +25,11 @@ from filelock import FileLock
 from scipy.stats import ks_2samp
 
 from common.chance import Batches, Recorded, Seeded
-from common.datasets import Dataset, cache_folder
+from common.datasets import cache_folder
 from reproductions import GOLDEN
 from reproductions.evidence import lockstep
 from reproductions.golden import record
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Load
 from tests.test_layout import imports
 
 SOURCE = ROOT / "reproductions" / "golden" / "record.py"
@@ -426,12 +426,6 @@ def test_weights_are_distributed_as_the_program_starts_them(
     assert not same_distribution(WRONG_SCALE * together[0], together[1])
 
 
-def test_noise_is_distributed_as_tensorflows(genuine: dict[str, np.ndarray]) -> None:
-    ours = Seeded(SEED).noise(0, (100, 50))
-    assert same_distribution(ours, genuine["noise"])
-    assert not same_distribution(WRONG_SCALE * ours, genuine["noise"])
-
-
 def test_the_partial_shuffle_is_that_of_tf_data(genuine: dict[str, np.ndarray]) -> None:
     """Items come out as far from their places: at the start, while the buffer is full, at the end.
 
@@ -521,9 +515,7 @@ def tf114(documents: Path) -> str:
 
 
 @pytest.fixture
-def again(
-    documents: Path, tf114: str, whole: Callable[[str], Dataset], tmp_path: Path
-) -> Callable[..., Path]:
+def again(documents: Path, tf114: str, whole: Load, tmp_path: Path) -> Callable[..., Path]:
     """`again(number, *options)` records a document in float64; the file's path."""
 
     def make(number: str, *options: object) -> Path:

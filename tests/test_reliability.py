@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from common import display
-from common.datasets import Dataset
 from reproductions import mlp_vae
-from tests.conftest import ROOT, command, small_disk
+from tests.conftest import ROOT, Load, command, small_disk
 from tests.killing import assert_whole, outcome
 
 pytestmark = pytest.mark.usefixtures("without_graphs")
@@ -72,7 +69,7 @@ def test_the_bar_does_not_touch_the_bits(on_sample: Path, monkeypatch: pytest.Mo
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
 )
 def test_a_signal_saves_and_names_the_command_to_continue(
-    number: int, tmp_path: Path, whole: Callable[[str], Dataset]
+    number: int, tmp_path: Path, whole: Load
 ) -> None:
     whole("mnist")
     folder = tmp_path / "run"
@@ -155,17 +152,3 @@ def test_nothing_that_is_read_is_run() -> None:
                 assert ast.unparse(node.func) not in FORBIDDEN_CALLS, path
                 assert "shell" not in keywords, path
                 assert keywords.get("allow_pickle", "False") == "False", path
-
-
-def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:
-    """Even under the right name, an object array is refused and the run starts from before."""
-    import hashlib
-    import io
-
-    from common.runs import CheckpointFolder
-
-    content = io.BytesIO()
-    np.savez(content, progress=np.array([object()], dtype=object))
-    digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
-    (tmp_path / f"step-000000001-{digest}.npz").write_bytes(content.getvalue())
-    assert CheckpointFolder(tmp_path, lambda rows: None).latest() is None

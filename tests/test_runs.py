@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 from dataclasses import asdict, replace
@@ -28,10 +30,7 @@ from common.runs import (
 )
 from common.training import Progress
 
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def record() -> Record:
@@ -70,16 +69,6 @@ def test_a_session_with_other_versions_is_kept_beside_the_earlier_one() -> None:
     assert run.record.earlier_sessions == []
     assert run.begin_session("another", {"cores": 4}) == ["source_sha256", "cores"]
     assert run.record.earlier_sessions == [{"source_sha256": "digest", "cores": 2}]
-
-
-def test_a_finished_run_is_never_overwritten(tmp_path: Path) -> None:
-    run = made(tmp_path / "mine", finished=True)
-    before = (run.folder / "run.json").read_bytes()
-    with pytest.raises(BadInput, match="not empty"), new_run(record(), tmp_path / "mine"):
-        pass
-    with pytest.raises(BadInput, match="finished"), unfinished_run("mlp_vae", tmp_path / "mine"):
-        pass
-    assert (run.folder / "run.json").read_bytes() == before
 
 
 def test_resume_takes_the_latest_unfinished_run() -> None:
@@ -258,6 +247,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     found = checkpoints.latest()
     assert found is not None
     assert found[0].step == 2
+
+
+def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:
+    """Even under the right name, an object array is refused and the run starts from before."""
+    content = io.BytesIO()
+    np.savez(content, progress=np.array([object()], dtype=object))
+    digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
+    (tmp_path / f"step-000000001-{digest}.npz").write_bytes(content.getvalue())
+    assert CheckpointFolder(tmp_path, lambda rows: None).latest() is None
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:

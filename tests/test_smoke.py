@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
 
-from common.datasets import Dataset
 from common.runs import read_csv
 from reproductions import program
-from tests.conftest import ROOT, command, long_where, small_of, train_on
+from tests.conftest import ROOT, Load, command, long_where, small_of, train_on
 
 COMMON = {"run.json", "history.csv", "steps.npz", "weights.npz", "curves.png", "training.gif"}
 PICTURES = {"reconstructions.png"}
@@ -65,9 +63,7 @@ def test_a_command_leaves_its_files_and_says_nothing_on_stderr(
 
 
 @pytest.mark.parametrize("module", long_where(lambda module: module != "rmsprop_vae", RUNS))
-def test_a_user_trains_on_the_whole_data_set(
-    module: str, tmp_path: Path, whole: Callable[[str], Dataset]
-) -> None:
+def test_a_user_trains_on_the_whole_data_set(module: str, tmp_path: Path, whole: Load) -> None:
     """One of them, rmsprop_vae, is started as a user does and evaluates as much."""
     whole(program(module).dataset)
     folder = tmp_path / "run"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from common.evaluation import LIKELIHOODS, count_right
 from reproductions import MODULES, program
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import models
+from tests.conftest import Load
 
 IMAGES = 40
 SAMPLED, SAMPLES = 3, 50  # images and draws of the log-likelihood
@@ -84,7 +84,7 @@ def few(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Dataset]) -> None:
+def test_the_metrics_of_a_trained_model(module: str, whole: Load) -> None:
     port = program(module)
     data = few(whole(port.dataset))
     experiment, twin = port.reopen(REFERENCE / module, data), Twin(module)
@@ -143,7 +143,7 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Callable[[str], Data
 
 
 def test_the_result_of_mlp_cvae_is_the_cost_of_all_test_images(
-    whole: Callable[[str], Dataset],
+    whole: Load,
 ) -> None:
     port, twin = program("mlp_cvae"), Twin("mlp_cvae")
     data = few(whole(port.dataset))
@@ -172,9 +172,7 @@ def test_the_digit_that_is_asked_for_is_drawn_around_its_prior(module: str, digi
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_codes_and_pictures_belong_to_their_images(
-    module: str, whole: Callable[[str], Dataset]
-) -> None:
+def test_codes_and_pictures_belong_to_their_images(module: str, whole: Load) -> None:
     """What `encode_test_set` and `pictures_of` give to the scatter and the reconstructions."""
     from common.evaluation import encode_test_set
 
