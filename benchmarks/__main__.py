@@ -263,7 +263,6 @@ def start(
 
 def original(python: str, document: Document, folder: Path, documents: Path) -> list[str]:
     """The command that runs an original program at our pace."""
-
     data = datasets.load(program(document.module).dataset)
     np.savez(
         folder / f"{data.name}.npz",

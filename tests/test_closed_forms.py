@@ -334,7 +334,7 @@ REDUCTIONS: dict[str, Callable[[Losses], float]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_is_reduced_over_the_batch_as_it_is(name: str) -> None:
-    """Not over the document's number of images, which is all that the lockstep has."""
+    """The divisor is the size of this batch; in the lockstep all have the document's size."""
     losses = loss_of(name)
     assert losses.reconstruction.shape == losses.kl.shape == (BATCH,)
     assert losses.loss == pytest.approx(REDUCTIONS[name](losses), rel=1e-14)

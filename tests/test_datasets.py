@@ -41,7 +41,7 @@ from common import datasets, fetching
 from common.datasets import Dataset, Spec, load, read_folder
 from common.errors import BadInput, DataUnavailable
 from common.fetching import SourceFailed
-from tests.conftest import PATIENCE, ROOT, names, small_disk
+from tests.conftest import PATIENCE, ROOT, names, small, small_disk
 
 REAL_SPECS = dict(datasets.SPECS)
 IMAGES = (12, 4)  # training and test images of the made-up data sets
@@ -775,6 +775,20 @@ def test_nothing_is_shown_where_there_is_no_terminal(
     registry_serves(tmp_path, "mnist", before="print('noise'); sys.stderr.write('noise')")
     assert_is(load("mnist"), "mnist")
     assert capfd.readouterr() == ("", "")
+
+
+# --- The sample of the other tests ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_sample_repeats_no_image_and_no_run_of_labels(name: str) -> None:
+    """Images or labels that are shifted by any number are others: tests can see it."""
+    data = small(name)
+    images, labels = data.train_images, data.train_labels
+    assert images.shape == (6000, 28, 28)
+    assert len({image.tobytes() for image in [*images, *data.test_images]}) == 6500
+    agreement = [np.mean(labels == np.roll(labels, shift)) for shift in range(1, len(labels))]
+    assert max(agreement) < 0.2
 
 
 def test_the_classes_have_their_names() -> None:

@@ -136,6 +136,15 @@ def test_a_changed_loss_is_noticed_by_the_last_cell(whole: Load) -> None:
     assert "step 2: loss" in said  # at step 1 the KL is next to nothing
 
 
+@pytest.mark.long
+def test_a_notebook_runs_as_in_jupyter(whole: Load) -> None:
+    pytest.importorskip("nbclient")
+    whole("mnist")  # or skip
+    ran = execute(notebook("mlp_vae", "en"))
+    cells = [cell for cell in ran["cells"] if cell["cell_type"] == "code"]
+    assert "equal to the original" in "".join(cells[-1]["outputs"][0]["text"])
+
+
 # --- Docs in two languages ------------------------------------------------------------------------
 
 TRANSLATED = sorted(

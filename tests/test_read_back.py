@@ -109,7 +109,7 @@ def noted(patch: pytest.MonkeyPatch) -> tuple[list[str], list[tuple[str, str]]]:
         drawn.append((figure.get_suptitle() or figure.axes[0].get_title(), note))
         return to_png(figure, note)
 
-    patch.setattr(pictures, "gif", noted_gif)
+    patch.setattr("common.program.gif", noted_gif)
     patch.setattr(plotting, "to_png", noted_png)
     return captions, drawn
 

@@ -163,7 +163,7 @@ def whole_runs(document: Document) -> Figure:
 
 
 def _seeds(curves: Sequence[np.ndarray]) -> str:
-    """How many seeds there are, and how many of them end early."""
+    """How many seeds there are, and how many of them end early, all of them at one place."""
     lengths = [len(curve) for curve in curves]
     early = [length for length in lengths if length < max(lengths)]
     seeds = f"{len(lengths)} seed" + ("s" if len(lengths) > 1 else "")

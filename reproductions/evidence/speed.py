@@ -13,6 +13,7 @@ their measurements in `layers` and `points`.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,9 @@ HEADER = (
 
 def load(name: str) -> dict[str, Any]:
     """The kept measurement `artifacts/reference/speed-<name>.json`."""
-    return kept.load_results(f"speed-{name}.json")
+    path = kept.REFERENCE / f"speed-{name}.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def median(entry: dict[str, Any], side: str) -> float:

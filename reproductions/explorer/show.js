@@ -76,8 +76,8 @@ function zoom(factor, dx = 0, dy = 0) {
     draw();
   }
 }
-// "all": nearly all codes of all models and the prior around the origin, if that is where it is, on
-// one scale; "prior": four standard deviations around it.
+// "all": nearly all codes of each model, and the prior where it is around the origin; one scale for
+// all models. "prior": four standard deviations around it.
 function fit(what) {
   const circle = benches[0].model.class_mean ? [] : [-3, 3];
   const ranges = benches.map(({run}) => state.dims.map((d) =>
