@@ -353,13 +353,13 @@ def check_tables(browser: Browser, module: str) -> None:
     names = [texts[f"nats.{k}"] for k in ("reconstruction", f"kl{sampled}", "weight", "sum")]
     for run, bench in zip(runs_of(module), page, strict=True):
         model, images, digits = kept(run)
-        seven, z = digits.tolist().index(7), np.array(bench["z"])
+        two, z = digits.tolist().index(2), np.array(bench["z"])
         head, *rows = bench["nats"]
         assert head == ["", texts["nats.document"], texts["nats.proper"]]
         assert [row[0] for row in rows] == names
         weight = WEIGHTS.get(run, "1")
         assert rows.pop(2)[1:] == [weight, "1"]
-        expected = nats_of(module, model, images[seven], 7, z)
+        expected = nats_of(module, model, images[two], 2, z)
         for column, (reconstruction, kl), share in zip(
             (1, 2), expected, (1 / int(weight.split("/")[-1]), 1), strict=True
         ):
@@ -367,7 +367,7 @@ def check_tables(browser: Browser, module: str) -> None:
             wanted = [reconstruction, kl, reconstruction + share * kl]
             assert np.abs(np.subtract(found, wanted)).max() < CELL, (run, found, wanted)
 
-        (mean,), (scale,) = model.encode(images[seven : seven + 1], digits[seven : seven + 1])
+        (mean,), (scale,) = model.encode(images[two : two + 1], digits[two : two + 1])
         deviation = np.sqrt((scale**2).sum(axis=1))
         told = [[float(v.replace("−", "-")) for v in t[1:-1].split(", ")] for t in bench["codes"]]
         codes = [vector[bench["dims"]] for vector in (z, mean, deviation)]
@@ -379,7 +379,7 @@ def check_tables(browser: Browser, module: str) -> None:
             assert bench["shares"] == [[str(k) for k in range(10)], percent]
         else:
             assert bench["shares"] == []
-        assert bench["chosen"] == ([7, 7] if bench["shares"] else [])
+        assert bench["chosen"] == ([2, 2] if bench["shares"] else [])
 
 
 def check_pictures(browser: Browser, module: str) -> None:
@@ -392,10 +392,10 @@ def check_pictures(browser: Browser, module: str) -> None:
         model, _, _ = kept(run)
         conditional = model.labelled or model.class_mean is not None
         means, z = prior_means(model), np.array(page["z"][i])
-        same = z - means[7] + means
+        same = z - means[2] + means
         for strip, codes, digits in (
-            (pictures[i], z[np.newaxis], np.array([7])),
-            (draws[i], np.array(page["draws"]) + means[7], np.full(10, 7)),
+            (pictures[i], z[np.newaxis], np.array([2])),
+            (draws[i], np.array(page["draws"]) + means[2], np.full(10, 2)),
             *([(labels[i], same, np.arange(10))] if conditional else []),
         ):
             expected = 255 * model.decode(codes, digits).clip(0, 1)
@@ -410,9 +410,9 @@ def check_grid(browser: Browser, module: str) -> None:
     """
     model, _, _ = kept(module)
     axis = np.array(GRIDS.get(module, normal_quantiles(15)))
-    n, middle = len(axis), prior_means(model)[7]
+    n, middle = len(axis), prior_means(model)[2]
     codes = middle + axis[np.array([[1, 0], [0, 1], [n - 2, 1]])]
-    expected = 255 * model.decode(codes, np.full(3, 7)).clip(0, 1)
+    expected = 255 * model.decode(codes, np.full(3, 2)).clip(0, 1)
     browser.click("#grid")
     cells = f"[1, {n}, {2 * n - 2}].map((k) => benches[0].grid[k].picture)"
     browser.wait_until(f"{cells}.every(Boolean)")
@@ -433,26 +433,26 @@ def check_grid(browser: Browser, module: str) -> None:
 
 
 def test_plane_draws_z_and_the_codes_where_they_are(browser):
-    """The marker under the pointer, which alone has its colour; and the threes, which are green."""
+    """The marker at z, which alone has its colour; and the threes, which are green."""
     open_page(browser, "mlp_vae")
     browser.click("#clear")  # no image: no ellipses of q(z|x)
     browser.click("#legend button:nth-child(4)")
-    across, down = 0.75, 0.125
-    browser.drag("article[data-kind=document] .plane", [(0.5, 0.5), (0.6, 0.5), (across, down)])
+    browser.drag("article[data-kind=document] .plane", [(0.5, 0.5), (0.6, 0.5), (0.75, 0.125)])
     browser.wait_until(READY)
     planes = drawn(browser, "benches.map((b) => b.plane.canvas)")
     views = browser.evaluate("benches.map((b) => b.plane.view)")
+    z = np.array(browser.evaluate("benches[0].z"))
     for run, plane, view in zip(runs_of("mlp_vae"), planes, views, strict=True):
-        side = len(plane)
+        side, middle, half = len(plane), (view["x"], view["y"]), view["half"]
         accent = np.abs(plane.astype(int) - (0xC2, 0x41, 0x0C)).max(axis=2) < 8
         y, x = np.argwhere(accent).mean(axis=0) + 0.5
-        assert np.hypot(x - across * side, y - down * side) < 2, run
+        at = ((z - middle) * (1, -1) / half + 1) * side / 2
+        assert np.hypot(*(at - (x, y))) < 2, run
 
         with np.load(RUNS[run] / "explorer.npz") as m:
             step = (m["high"] - m["low"]) / (int(m["levels"]) - 1)
             threes = m["low"] + m["codes"][m["labels"][: len(m["codes"])] == 3] * step
-        place = (threes - (view["x"], view["y"])) * (1, -1) / view["half"]
-        place = ((place + 1) * side / 2).astype(int)
+        place = (((threes - middle) * (1, -1) / half + 1) * side / 2).astype(int)
         place = place[((place > 1) & (place < side - 2)).all(axis=1)]
         assert len(place) > 900
         red, green, _ = plane.astype(int).transpose(2, 0, 1)
