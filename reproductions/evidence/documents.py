@@ -197,7 +197,7 @@ DOCUMENTS = {
                 Curve("epoch_val_loss", "val_loss", "validation loss"),
             ),
             unit="nats per batch of 256",
-            seeds=3,
+            seeds=5,
             headline=Headline("val_loss", "validation loss per batch after 15 epochs", "none"),
             per_batch=True,
             pictures=("class-8", "class-9"),
