@@ -574,7 +574,8 @@ def test_page_without_any_run(tmp_path: Path) -> None:
     assert shown(page).count("No run yet: the command above makes one.") == len(MODULES)
     assert shown(page).count("No verdict is stored.") == len(MODULES) - 1
     assert (
-        page.count("<code>python -m reproductions.evidence.full_runs --renew tfp_cvae</code>") == 1
+        page.count("<code>python -m reproductions.evidence.full_runs tfp_cvae --part proof</code>")
+        == 1
     )
     assert shown(page).count("<em>no run yet</em>") == len(MODULES) - 1
 
