@@ -193,11 +193,17 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
     return parse_name
 
 
-def output_file(text: str) -> Path:
-    """The `type` of an option that names a file to write, so that a wrong one costs no work."""
+def new_file(text: str) -> Path:
+    """The `type` of an option that names a file to write, whose folder may have to be made."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """The same of a file in a folder that is there, so that a wrong one costs no work."""
+    path = new_file(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path

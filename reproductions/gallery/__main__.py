@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import OneLineParser, run_command
+from common.cli import OneLineParser, new_file, run_command
 from common.files import write_atomically
 from common.runs import RUNS, read_record
 from reproductions.evidence.documents import DOCUMENTS
@@ -48,12 +48,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"folder of a run (default: the finished runs below {RUNS})",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
+        "--output", type=new_file, default=OUTPUT, metavar="FILE", help=f"default: {OUTPUT}"
     )
-    options = parser.parse_args(argv)
-    if options.output.is_dir():
-        parser.error(f"--output: {options.output} is a folder, not a file")
-    return options
+    return parser.parse_args(argv)
 
 
 def _make(options: argparse.Namespace) -> None:
