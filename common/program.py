@@ -27,6 +27,7 @@ from common.datasets import SPECS, Dataset
 from common.display import Display, Preview, TensorBoard
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 from common.expected import expectation
+from common.lazy import tf
 from common.pictures import gif
 from common.runs import Record, Run, new_run, read_finished, source_digest, unfinished_run
 from common.training import Experiment, Listener, Posterior, Progress, assign, fit
@@ -269,6 +270,11 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         again = _how_to_continue(program, run, options)
         what = f"{error.strerror or error}, in {run.folder}"
         raise Failure(f"{what}. When that is mended, continue with: {again}") from error
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise Failure(
+            f"the memory does not hold a step of {record.config['batch_size']} images: start a new"
+            " run with a smaller --batch-size"
+        ) from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
         where = (

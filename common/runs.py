@@ -21,7 +21,7 @@ import os
 import typing
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -104,11 +104,45 @@ class Record:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-def read_record(folder: Path) -> Record | None:
-    """What run.json says; None where it is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        return Record.from_json((folder / "run.json").read_text(encoding="utf-8"))
+def read_record(folder: Path, modules: Collection[str] = ()) -> Record:
+    """What run.json says of a run.
+
+    Args:
+      folder: of the run.
+      modules: of which it may be; empty: of any.
+
+    Raises:
+      BadInput: run.json is missing or damaged, or the run is another module's.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
+    try:
+        record = Record.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is damaged: its run cannot be used ({error})") from error
+    if modules and record.module not in modules:
+        raise BadInput(f"{folder} holds a run of {record.module}, not of {', '.join(modules)}")
+    return record
+
+
+def find_record(folder: Path) -> Record | None:
+    """What run.json says of a run; None where it is missing or damaged."""
+    with contextlib.suppress(BadInput):
+        return read_record(folder)
     return None
+
+
+def finished_record(folder: Path, modules: Collection[str]) -> Record:
+    """What run.json says of a finished run, see `read_record`.
+
+    Raises:
+      BadInput: there is none.
+    """
+    record = read_record(folder, modules)
+    if not record.finished:
+        raise BadInput(f"the run in {folder} is not finished: --resume it first")
+    return record
 
 
 class Run:
@@ -185,18 +219,13 @@ def unfinished_run(module: str, output: Path | None) -> Iterator[Run]:
     """
     if output is None:
         folders = sorted((RUNS / module).glob("[0-9]*"), reverse=True)
-        unfinished = (f for f in folders if (r := read_record(f)) and not r.finished)
+        unfinished = (f for f in folders if (r := find_record(f)) and not r.finished)
         output = next(unfinished, None)
         if output is None:
             raise BadInput(f"no unfinished run below {RUNS / module}: start one without --resume")
-    if not (output / "run.json").exists():  # no place for a lock
-        raise BadInput(f"{output} holds no run: its run.json is missing")
+    read_record(output)  # a folder without a run is no place for a lock
     with _held(output):
-        record = read_record(output)
-        if record is None:
-            raise BadInput(f"{output} holds no run: its run.json is damaged")
-        if record.module != module:
-            raise BadInput(f"{output} holds a run of {record.module}, not of {module}")
+        record = read_record(output, [module])
         if record.finished:
             raise BadInput(f"the run in {output} is finished: leave out --resume to start another")
         yield Run(output, record)
@@ -208,9 +237,7 @@ def read_finished(module: str, folder: Path) -> tuple[Record, list[np.ndarray]]:
     Raises:
       BadInput: there is no finished run of this module in the folder.
     """
-    record = read_record(folder)
-    if record is None or not record.finished or record.module != module:
-        raise BadInput(f"{folder} holds no finished run of {module}")
+    record = finished_record(folder, [module])
     path = folder / "weights.npz"
     if not path.exists():
         raise BadInput(

@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 from common import datasets, plotting
 from common.cli import OneLineParser, bounded, named_folder, output_file, run_command
-from common.errors import BadInput
 from common.evaluation import DRAWN, SAMPLES, Draw
 from common.files import write_atomically
 from common.pictures import grid_codes, normal_quantiles
 from common.program import Program
-from common.runs import Record, read_record
+from common.runs import Record, finished_record
 from common.training import Experiment
 from reproductions import MODULES, program
 from reproductions.evidence import kept
@@ -71,7 +70,7 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         "--data-dir", type=named_folder, metavar="DIR", help="a folder that holds the data sets"
     )
     options = parser.parse_args(argv)
-    records = [_record(folder) for folder in options.runs]  # before any work
+    records = [finished_record(folder, MODULES) for folder in options.runs]  # before any work
     sizes = {"images": options.images, "samples": options.samples}
     names = [_name(r) for r in records]
     ports = [program(r.module) for r in records]
@@ -106,17 +105,6 @@ def _evaluate(argv: Sequence[str] | None) -> None:
         if original:
             sheets.insert(0, ("original (TF 1.14)", kept.original_grids()[0] / 255))
         _draw(sheets, options.picture)
-
-
-def _record(folder: Path) -> Record:
-    record = read_record(folder)
-    if record is None:
-        raise BadInput(f"{folder} holds no run: name the folder of a finished run")
-    if record.module not in MODULES:
-        raise BadInput(f"{folder} holds a run of {record.module}, which is no module here")
-    if not record.finished:
-        raise BadInput(f"the run in {folder} is not finished: --resume it first")
-    return record
 
 
 def _name(record: Record) -> str:

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from common import display, plotting
 from common.cli import run_command
 from common.errors import BadInput
-from common.training import Progress
+from common.lazy import tf
+from common.training import Progress, Trainer
 from reproductions import MODULES, program, rmsprop_vae
 from tests.conftest import evaluate_little, python, train_on
 
@@ -327,13 +328,24 @@ def test_a_loss_that_is_not_finite_is_exit_4(
     assert "checkpoint" in text
 
 
+def test_a_batch_that_the_memory_does_not_hold_is_one_line(
+    on_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(Trainer, "run", out_of_memory)
+    assert program("mlp_vae").main(["--batch-size", "9000", "--quiet"]) == 1
+    assert "a smaller --batch-size" in complaint(capsys, "mlp_vae")
+
+
 def test_a_finished_run_can_be_loaded_again(mine: Path) -> None:
     model = program("mlp_vae").load("mine")
     with np.load("mine/weights.npz") as saved:
         assert len(saved.files) == len(model.variables)
         for name, variable in zip(sorted(saved.files), model.variables, strict=True):
             np.testing.assert_array_equal(variable.numpy(), saved[name])
-    with pytest.raises(BadInput, match="no finished run of tfp_cvae"):
+    with pytest.raises(BadInput, match="a run of mlp_vae, not of tfp_cvae"):
         program("tfp_cvae").load("mine")
 
 

@@ -283,8 +283,8 @@ def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert evaluate.main([str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
     for record, complaint in (
-        (["module"], "holds no run"),
-        (RECORD | {"module": "gan"}, "no module"),
+        (["module"], "run.json is damaged"),
+        (RECORD | {"module": "gan"}, "holds a run of gan, not of mlp_vae"),
         (RECORD | {"finished": False}, "--resume"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(record))

@@ -20,6 +20,7 @@ from PIL import Image
 from common import plotting
 from common.errors import Failure
 from common.pictures import gif, normal_quantiles, png
+from common.runs import read_record
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import equivalence
 from reproductions.evidence.documents import DOCUMENTS
@@ -239,7 +240,7 @@ def test_long_film_is_thinned_out(tmp_path: Path) -> None:
 
 
 def read(run: Path) -> content.RunView:
-    return content.read_run(run, content.record_of(run), {})
+    return content.read_run(run, read_record(run), {})
 
 
 def test_a_run_is_named_by_the_settings_that_are_not_the_documents(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_activations(name):
 
 
 def test_folder_without_a_run(tmp_path):
-    with pytest.raises(BadInput, match="holds no run of"):
+    with pytest.raises(BadInput, match="holds no run"):
         models.load(tmp_path)
 
 

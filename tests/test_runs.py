@@ -108,9 +108,9 @@ def test_a_run_of_another_module_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    what = "missing" if content is None else "damaged"
+    what = "holds no run" if content is None else "run.json is damaged"
     with (
-        pytest.raises(BadInput, match=f"run.json is {what}"),
+        pytest.raises(BadInput, match=what),
         unfinished_run("mlp_vae", tmp_path),
     ):
         pass
@@ -150,7 +150,8 @@ def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) 
     run = made(tmp_path / "mine")
     content = {k: v for k, v in (asdict(run.record) | damage).items() if v is not ...}
     run.write("run.json", json.dumps(content))
-    assert read_record(run.folder) is None
+    with pytest.raises(BadInput, match=r"run.json is damaged"):
+        read_record(run.folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common.cli import OneLineParser, bounded, named_folder, run_command
 from common.errors import BadInput, Failure, Interrupted
-from common.runs import RUNS, Record, read_csv, read_record
+from common.runs import RUNS, Record, find_record, read_csv
 from reproductions import MODULES, program
 
 MOST = 10_000  # seeds, and processes
@@ -124,7 +124,7 @@ def _is_finished(folder: Path, wanted: Record, digest: str) -> bool:
     Raises:
       BadInput: the folder holds a run of other settings, or of code with another digest.
     """
-    found = read_record(folder)
+    found = find_record(folder)
     if found is None:
         return False
     settings = ("module", "config", "seed", "dtype", "quick")
@@ -141,7 +141,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Makes or completes a run in a process of its own."""
     command = [sys.executable, "-m", f"reproductions.{module}", *options, "--output", str(folder)]
-    command += ["--resume"] if read_record(folder) else []
+    command += ["--resume"] if find_record(folder) else []
     command += [] if alone else ["--quiet"]
     return subprocess.Popen(command, env=os.environ | ({} if alone else ONE_THREAD))
 

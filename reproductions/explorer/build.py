@@ -70,8 +70,6 @@ def build(reference: Path) -> str:
 def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]:
     """What the page says of a run; adds its weights and codes to `blobs`."""
     record, measured = read_record(folder), _read(folder / "explorer.npz")
-    if record is None:
-        raise BadInput(f"{folder} holds no run")
     model = load(folder)
     blobs[f"{name}-weights"] = pack(model)
     blobs[f"{name}-codes"] = zlib.compress(_apart(measured["codes"].T), 9)

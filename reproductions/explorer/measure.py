@@ -78,7 +78,6 @@ def measure(folder: Path) -> dict[str, np.ndarray]:
     """
     model = load(folder)
     record = read_record(folder)
-    assert record is not None  # it could be loaded
     port = program(record.module)
     data = datasets.load(port.dataset)
     experiment = port.reopen(folder, data)

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import BadInput
-from common.runs import read_finished, read_record
+from common.runs import finished_record, read_finished
 from reproductions.elbo_cvae import THRESHOLD
 from reproductions.explorer.networks import Layer, Network, apply, sigmoid
 
@@ -77,10 +76,8 @@ def load(folder: str | Path) -> Model:
     Raises:
       BadInput: there is no finished run of a module here in the folder.
     """
-    record = read_record(Path(folder))
-    if record is None or record.module not in MAKERS:
-        raise BadInput(f"{folder} holds no run of {', '.join(MAKERS)}")
-    return MAKERS[record.module](read_finished(record.module, Path(folder))[1])
+    module = finished_record(Path(folder), MAKERS).module
+    return MAKERS[module](read_finished(module, Path(folder))[1])
 
 
 def tensors(model: Model) -> list[np.ndarray]:

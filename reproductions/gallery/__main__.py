@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.cli import OneLineParser, new_file, run_command
 from common.files import write_atomically
-from common.runs import RUNS, read_record
+from common.runs import RUNS, find_record
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.kept import REFERENCE
 from reproductions.gallery.content import collect
@@ -29,7 +29,7 @@ def finished_runs(root: Path) -> list[tuple[Path, bool]]:
 
 def is_finished(folder: Path) -> bool:
     """Whether a folder, which is no link, holds a finished run of one of the modules."""
-    record = None if folder.is_symlink() else read_record(folder)
+    record = None if folder.is_symlink() else find_record(folder)
     return record is not None and record.finished and record.module in DOCUMENTS
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from common.errors import BadInput
 from common.runs import Record, read_csv, read_record
 from reproductions import GOLDEN, program
 from reproductions.elbo_cvae import document_frames
@@ -85,7 +84,7 @@ class ModuleView(TypedDict):
 # --- Collecting -----------------------------------------------------------------------------------
 
 
-def collect(reference: Path, own: Iterable[tuple[Path, bool]]) -> list[ModuleView]:
+def collect(reference: Path, own: Sequence[tuple[Path, bool]]) -> list[ModuleView]:
     """Reads everything that the page shows, module by module.
 
     What is missing is left out. What is broken in a run's folder is left out, too, and said.
@@ -97,25 +96,13 @@ def collect(reference: Path, own: Iterable[tuple[Path, bool]]) -> list[ModuleVie
     Raises:
       BadInput: one of the folders holds no run.
     """
-    found = [(record_of(folder), folder, with_pictures) for folder, with_pictures in own]
+    records = [read_record(folder, DOCUMENTS) for folder, _ in own]  # before any work
     views = {module: read_module(reference, module) for module in DOCUMENTS}
-    for record, folder, with_pictures in found:
+    for record, (folder, with_pictures) in zip(records, own, strict=True):
         view = views[record.module]
         theirs = view["original_pictures"]
         view["runs"].append(read_run(folder, record, theirs, with_pictures=with_pictures))
     return list(views.values())
-
-
-def record_of(folder: Path) -> Record:
-    """The record of a run.
-
-    Raises:
-      BadInput: the folder holds no run of one of the modules.
-    """
-    record = read_record(folder)
-    if record is None or record.module not in DOCUMENTS:
-        raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
-    return record
 
 
 def read_module(reference: Path, module: str) -> ModuleView:
@@ -137,7 +124,9 @@ def read_module(reference: Path, module: str) -> ModuleView:
     compared = equivalence.compare(document, reference) if recorded and has_seeds else []
     asked = ASKED.get(module)
     has_verdicts = (folder / "lockstep.json").exists()
-    has_run = (folder / "run.json").exists()
+    runs = []
+    if (folder / "run.json").exists():
+        runs.append(read_run(folder, read_record(folder), sheets, is_reference=True))
     return {
         "document": document,
         "text": read_docstring(module),
@@ -147,7 +136,7 @@ def read_module(reference: Path, module: str) -> ModuleView:
         "bands": {column: _band(document, curves) for column, curves in ours.items()},
         "lockstep": kept.load_lockstep(module, reference)["entries"] if has_verdicts else [],
         "whole_runs": compared,
-        "runs": [read_run(folder, record_of(folder), sheets, is_reference=True)] if has_run else [],
+        "runs": runs,
     }
 
 
