@@ -380,7 +380,7 @@ TABLES = {
         {"en": "From `golden/*/full-runs.json` and `artifacts/reference/<module>/seeds.json`; sd:"
          " standard deviation between seeds, of both sides together. Margins are rounded up.",
          "zh": "取自 `golden/*/full-runs.json` 与 `artifacts/reference/<module>/seeds.json`；标准差"
-         "为两边合并的种子间标准差。界值向上取整。"},
+         "为两边合并的种子间标准差。界值向上舍入到两位小数。"},
     ),
     "spreads": Table(
         spreads,
@@ -468,7 +468,7 @@ TABLES = {
         {"en": "From `artifacts/reference/verify-gpu.json`: the steps of the lockstep before the"
          " first that is refused, of those compared; then the verdict on the miniature.",
          "zh": "取自 `artifacts/reference/verify-gpu.json`：逐步核对中首次被拒绝之前的步数/比较的"
-         "步数；其后是对缩微程序的结论。"},
+         "步数；其后是对缩微运行的结论。"},
     ),
     "steps": steps("avx512"),
     "steps_avx2": steps("avx2"),
