@@ -13,6 +13,15 @@ from common.cli import one_of
 from reproductions import MODULES
 
 
+def command(module: str, text: str | None) -> argparse.ArgumentParser:
+    """A command's parser, whose --help is the text: its module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Reads the command line, and the modules to measure: those that are named, or all."""
     parser.add_argument(

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import parse
+from benchmarks import command, parse
 from benchmarks.worker import MATRIX
 from benchmarks.workload import BATCHES, Workload
 from common import datasets, devices
@@ -126,10 +126,7 @@ class Side:
 
 def main() -> None:
     """Prints what runs where, then a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command("benchmarks", __doc__)
     parser.add_argument("--rounds", type=bounded(int, 1, 1_000), default=7)
     parser.add_argument(
         "--turn", type=bounded(float, 0.05, 60), default=1.5, metavar="SECONDS",
@@ -146,8 +143,10 @@ def main() -> None:
     options = parse(parser)
     if (options.tf114 or options.tf200) and not options.documents:
         parser.error("the originals need --documents, too")
-    if options.documents and not any(options.documents.glob("00?_*.txt")):
-        parser.error(f"--documents: {options.documents} holds no document")
+    if options.documents:
+        for number in {DOCUMENTS[module].number for module in options.modules}:
+            if not any(options.documents.glob(f"{number}_*.txt")):
+                parser.error(f"--documents: {options.documents} holds no {number}_*.txt")
 
     content: dict[str, Any] = {
         **machine(), "precision": options.precision, "rounds": options.rounds, "modules": {}

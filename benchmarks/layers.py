@@ -9,13 +9,12 @@ with one output channel that of `common/kernels.py`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from benchmarks import seconds_of
+from benchmarks import command, seconds_of
 from benchmarks.__main__ import machine
 from benchmarks.worker import MATRIX
 from common import kernels
@@ -24,6 +23,7 @@ from common.files import write_atomically
 from common.lazy import tf
 
 BATCH = 100
+SIZE = 3  # pixels along a side of every kernel
 SECONDS = 0.4  # of each measurement in a round
 ROUNDS = 5
 COPIES = 8  # of the images that a call works on, one after the other
@@ -41,19 +41,18 @@ class Layer(NamedTuple):
     stride: int
     padding: str = "SAME"
     transposed: bool = False
-    size: int = 3  # of the kernel
 
     @property
     def flops(self) -> float:
         """Of each of the three computations."""
-        products = self.small**2 * self.size**2 * self.large_channels * self.small_channels
+        products = self.small**2 * SIZE**2 * self.large_channels * self.small_channels
         return 2.0 * BATCH * products
 
     @property
     def bytes(self) -> float:
         """That each of them must read and write at least: both images and the kernel."""
         images = self.large**2 * self.large_channels + self.small**2 * self.small_channels
-        kernel = self.size**2 * self.large_channels * self.small_channels
+        kernel = SIZE**2 * self.large_channels * self.small_channels
         return 4.0 * (BATCH * images + kernel)
 
 
@@ -79,7 +78,7 @@ def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[
     """The three computations of a layer: name, function, arguments."""
     large = tf.random.normal([BATCH, layer.large, layer.large, layer.large_channels])
     small = tf.random.normal([BATCH, layer.small, layer.small, layer.small_channels])
-    kernel = tf.random.normal([layer.size, layer.size, layer.large_channels, layer.small_channels])
+    kernel = tf.random.normal([SIZE, SIZE, layer.large_channels, layer.small_channels])
     settings = {"strides": [1, layer.stride, layer.stride, 1], "padding": layer.padding}
 
     def to_small(large: Any, kernel: Any) -> Any:
@@ -104,9 +103,9 @@ def computations(layer: Layer) -> Iterator[tuple[str, Callable[..., Any], tuple[
 
 def by_patches(layer: Layer, what: str) -> Callable[..., Any] | None:
     """The computation as one product of patches, where it is one."""
-    window = [1, layer.size, layer.size, 1]
+    window = [1, SIZE, SIZE, 1]
     strides = [1, layer.stride, layer.stride, 1]
-    inputs = layer.size**2 * layer.large_channels
+    inputs = SIZE**2 * layer.large_channels
 
     def patches(large: Any) -> Any:
         found = tf.image.extract_patches(large, window, strides, [1, 1, 1, 1], layer.padding)
@@ -159,10 +158,7 @@ def milliseconds(function: Callable[..., Any], *arguments: Any) -> list[float]:
 
 def main() -> None:
     """Prints a line for each computation."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.layers", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command("benchmarks.layers", __doc__)
     parser.add_argument("--output", type=output_file, help="a JSON file to keep the numbers in")
     options = parser.parse_args()
 

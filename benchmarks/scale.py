@@ -9,7 +9,6 @@ is that of the loop.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import parse, seconds_of
+from benchmarks import command, parse, seconds_of
 from benchmarks.__main__ import machine
 from common import datasets
 from common.chance import Seeded
@@ -47,10 +46,7 @@ BLOCK = 0.5  # seconds that a call of the loop takes at most, where a step does 
 
 def main() -> None:
     """Prints a line for each point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command("benchmarks.scale", __doc__)
     parser.add_argument(
         "--output", type=output_file,
         help="a JSON file to keep the numbers in; what it has of other modules stays there",

@@ -10,7 +10,6 @@ after two thirds of the training: memory that grows shows there. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from bisect import bisect
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import parse
+from benchmarks import command, parse
 from common.runs import read_csv
 
 IMPORTS = "import tensorflow, tensorflow_probability; tensorflow_probability.layers"
@@ -45,10 +44,7 @@ HEADER = (
 
 def main() -> None:
     """Prints a line for each module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.whole", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command("benchmarks.whole", __doc__)
     parser.add_argument("--full", action="store_true", help="the document's whole training")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where to leave the runs")
     options = parse(parser)
@@ -67,20 +63,19 @@ def line(module: str, full: bool, output: Path) -> str:
         with tempfile.TemporaryDirectory() as folder:
             starts.append(seconds([sys.executable, "-c", FIRST_STEP, module, f"{folder}/run"]))
     start = statistics.median(starts)
-    cells = [f"{module:12} {start:8.1f} s {start / statistics.median(imports):10.2f}"]
     whole, peak_at = watch(module, output, full)
     record = json.loads((output / "run.json").read_text())
     steps = sum(row["seconds"] for row in read_csv((output / "history.csv").read_text()))
     parts = record["seconds"]
-    cells.append(f"{whole:6.0f} s {steps / whole:7.0%} {(parts['training'] - steps) / whole:7.0%}")
-    cells.append(f"{parts['pictures'] / whole:8.0%} {parts['evaluation'] / whole:10.0%}")
-    rest = whole - sum(parts.values())
-    cells.append(f"{rest / whole:6.0%}")
     trained = whole - parts["pictures"] - parts["evaluation"]
     moments = (whole, trained - parts["training"] * 2 / 3, trained - parts["training"] / 3)
     peak, third, two_thirds = (f"{peak_at(moment):.0f} MiB" for moment in moments)
-    cells.append(f"{peak:>9} {third:>9} {two_thirds:>11}")
-    return " ".join(cells)
+    return (
+        f"{module:12} {start:8.1f} s {start / statistics.median(imports):10.2f} {whole:6.0f} s"
+        f" {steps / whole:7.0%} {(parts['training'] - steps) / whole:7.0%}"
+        f" {parts['pictures'] / whole:8.0%} {parts['evaluation'] / whole:10.0%}"
+        f" {(whole - sum(parts.values())) / whole:6.0%} {peak:>9} {third:>9} {two_thirds:>11}"
+    )
 
 
 def seconds(command: list[str]) -> float:

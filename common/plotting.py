@@ -108,7 +108,14 @@ def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str], c
 
 
 def reconstructions(images: np.ndarray, decoded: np.ndarray, title: str, cmap: str) -> Figure:
-    """Test images [n, height, width] with their reconstructions below them, ten to a row."""
+    """Test images with their reconstructions below them, ten to a row.
+
+    Args:
+      images: [n, height, width], n a multiple of ten.
+      decoded: their reconstructions, the same shape.
+      title: of the picture.
+      cmap: Matplotlib's colour map.
+    """
     columns = 10
     pairs = []
     for start in range(0, len(images), columns):

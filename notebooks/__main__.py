@@ -106,10 +106,12 @@ def main() -> None:
     options = parser.parse_args()
     for module in options.modules or MODULES:
         kept = HERE / f"{module}.{LANGUAGES[0]}.ipynb"
-        ran = execute(notebook(module, LANGUAGES[0])) if options.execute else None
-        ran = ran or (
-            json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"cells": []}
-        )
+        if options.execute:
+            ran = execute(notebook(module, LANGUAGES[0]))
+        elif kept.exists():
+            ran = json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            ran = {"cells": []}
         for language in LANGUAGES:
             content = notebook(module, language)
             new, old = ([c for c in b["cells"] if "outputs" in c] for b in (content, ran))

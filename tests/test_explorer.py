@@ -110,7 +110,7 @@ def test_swapped_channels_are_found():
 
 
 NATS_IN_NODE = """
-const {module, spec, tensors, weight, images, digits, eps} =
+const {module, spec, tensors, images, digits, eps} =
   JSON.parse(require("fs").readFileSync(0, "utf8"));
 const next = () => Float32Array.from(tensors.shift());
 const layers = (network) => network.map((l) => ({...l, kernel: next(), bias: next()}));
@@ -120,7 +120,7 @@ console.log(JSON.stringify(images.map((image, i) => {
   const q = encode(model, image, digits[i]);
   const z = q.mean.map((m, k) => m + sum(eps[i], (e, j) => e * q.scale[k][j]));
   const prior = z.map((_, k) => (means ? means[2 * digits[i] + k] : 0));
-  return natsOf(module, model, weight, image, q, z, decode(model, z, digits[i]), prior);
+  return natsOf(module, model, image, q, z, decode(model, z, digits[i]), prior);
 })));
 """
 
@@ -141,7 +141,6 @@ def test_nats_are_those_of_the_modules_own_loss(run):
         "module": run,
         "spec": describe(model),
         "tensors": [a.ravel().tolist() for a in models.tensors(model)],
-        "weight": 1,
         "images": images.reshape(len(images), -1).tolist(),
         "digits": digits.tolist(),
         "eps": eps.tolist(),

@@ -21,6 +21,7 @@ from common import datasets
 from common.chance import Seeded
 from common.cli import OneLineParser, bounded, one_of, run_command
 from common.datasets import Dataset
+from common.errors import Failure
 from common.lazy import tf
 from common.training import Trainer
 from reproductions import program
@@ -166,6 +167,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
             runs = list(mistakes[what]["runs"].values())
             whole = np.array([run for run in runs if len(run) == theirs.shape[1]])
             stopped = len(runs) - len(whole)
+            if stopped == len(runs):
+                raise Failure(f"{module}, {what}: no run came to its end, so none can be compared")
             found.append(_row(module, what, whole, theirs, stopped, mistakes[what]["found_at"]))
     return found
 

@@ -179,7 +179,7 @@ class Comparison:
         if self.single is not None:
             run, low, high = self.single
             return None if low <= run <= high else False
-        if self.interval is None or self.margin_shown is None:
+        if self.margin_shown is None:
             return None
         if self.margin_shown <= MARGINS[0]:
             return True
@@ -287,8 +287,8 @@ def expected(document: Document) -> list[Expected]:
     """What a document printed, with the prediction intervals of our runs.
 
     A printed number is one draw. Its interval is that of our seeds' numbers at the same place and
-    its two neighbours, at ALPHA over all that the document printed. One run of ours has none: then
-    the list is empty.
+    its two neighbours, at ALPHA over all that the document printed. The first round, which no other
+    is like, stands alone. One run of ours has no interval: then the list is empty.
     """
     printed = document.printed
     curves = kept.our_curves(document.module, printed.column) if printed else []
@@ -298,7 +298,7 @@ def expected(document: Document) -> list[Expected]:
     found = []
     for at, value in in_history(document):
         row = at // document.steps_per_row - 1
-        draws = ours[:, max(0, row - 1) : row + 2] if row else ours[:, :1]
+        draws = ours[:, row - 1 : row + 2] if row else ours[:, :1]
         level = 1 - ALPHA / len(printed.at)
         low, high = prediction_interval(draws.ravel(), level)
         found.append(Expected(at, value, low, high))
@@ -317,9 +317,8 @@ def about_printed(document: Document, found: Sequence[Expected]) -> str:
       document: which.
       found: its `outliers`, each of which has a line of its own.
     """
-    places = len(in_history(document))
-    runs = len(kept.load_seeds(document.module)["runs"])
-    if not places or runs < 2:
+    places = len(expected(document))
+    if not places:
         return f"{document.module:12} no printed numbers, or one run: not compared"
     lines = [f"{document.module:12} {places - len(found)} of {places} printed numbers lie inside"]
     lines += [f"  at {o.at}: {o.printed:g}, not in {o.low:g} to {o.high:g}" for o in found]

@@ -49,24 +49,20 @@ def leave_one_out(losses: np.ndarray) -> Alarms:
     return Alarms(len(apart), refused, closest)
 
 
-def losses_of(document: Document) -> np.ndarray | None:
-    """The losses of the runs beside a recording, [1 + runs, steps]; None where none are kept."""
+def losses_of(document: Document) -> np.ndarray:
+    """The losses of the runs beside a recording, [1 + runs, steps]."""
     path = GOLDEN / document.number / f"lockstep-{PRECISION}.npz"
-    if not path.exists():
-        return None
     with np.load(path, allow_pickle=False) as arrays:
         return np.array(arrays["loss"])
 
 
 def table() -> list[list[str]]:
-    """A row for each document with nudged runs: how many are refused, how close one came."""
+    """A row for each document: how many nudged runs are refused, how close one came."""
     rows = []
     for document in RECORDED:
-        losses = losses_of(document)
-        if losses is not None:
-            alarms = leave_one_out(losses)
-            cells = [str(alarms.runs), str(alarms.refused), f"{alarms.closest:.2f}"]
-            rows.append([document.number, *cells])
+        alarms = leave_one_out(losses_of(document))
+        cells = [str(alarms.runs), str(alarms.refused), f"{alarms.closest:.2f}"]
+        rows.append([document.number, *cells])
     return rows
 
 

@@ -47,7 +47,11 @@ def has_seeds(module: str, folder: Path = REFERENCE) -> bool:
 
 
 def load_record(module: str) -> dict[str, Any]:
-    """The run.json of the kept run with seed 0; an empty dictionary if there is none."""
+    """The run.json of the kept run with seed 0; an empty dictionary if there is none.
+
+    Args:
+      module: whose; or "mlp_vae/elbo", for a variant of it.
+    """
     path = REFERENCE / module / "run.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 

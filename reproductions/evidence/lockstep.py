@@ -29,6 +29,7 @@ from common.errors import BadInput
 from common.training import Trainer
 from reproductions import GOLDEN, program
 from reproductions.evidence.documents import DOCUMENTS, of_number
+from reproductions.golden import record
 
 FLOOR = {"float32": 1e-5, "float64": 1e-12}  # of the rule above
 HORIZON = {"float32": 1e-3, "float64": 1e-6}  # the largest envelope at which steps are compared
@@ -89,7 +90,7 @@ def load(path: Path) -> Recording:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         recording = Recording(
-            document=str(content["document"])[:3],
+            document=str(content["document"])[:3],  # older ones have the name of the text's file
             precision=content["precision"],
             seed=int(content["seed"]),
             batch_size=int(content["batch_size"]),
@@ -152,14 +153,8 @@ def recording_of(module: str, precision: str) -> Recording:
 
 
 def statistics(variables: Sequence[Any]) -> np.ndarray:
-    """A variable in ten numbers: its sum, its L2 norm and eight of its entries, [variables, 10]."""
-    rows = []
-    for variable in variables:
-        flat = np.asarray(variable, np.float64).ravel()
-        places = np.linspace(0, flat.size - 1, 8).astype(int)
-        # Not np.linalg.norm: BLAS adds in an order that depends on its threads.
-        rows.append([flat.sum(), np.sqrt(np.square(flat).sum()), *flat[places]])
-    return np.array(rows)
+    """Each variable in the ten numbers of a recording, [variables, 10]."""
+    return np.array([record.statistics(variable) for variable in variables])
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,8 @@ def prepare(program: Program, recording: Recording, data: Dataset) -> Experiment
         data,
         train_images=data.train_images[: words["training_images"][1]],
         train_labels=data.train_labels[: words["training_images"][1]],
-        # 003 uses no test image; a run draws some all the same.
-        test_images=data.test_images[: words["test_images"][1] or SIDE],
-        test_labels=data.test_labels[: words["test_images"][1] or SIDE],
+        test_images=data.test_images[: words["test_images"][1]],
+        test_labels=data.test_labels[: words["test_images"][1]],
     )
     settings = {f.name for f in dataclasses.fields(program.config)}
     config = program.config(**({"steps": words["steps"]} if "steps" in settings else {}))
@@ -278,13 +277,12 @@ HEADER = (
 
 def as_entry(module: str, recording: Recording, ours: Replay) -> dict[str, Any]:
     """A line of the table, as JSON. Numbers beyond the horizon are not counted."""
-    apart: dict[str, np.ndarray] = {}
+    apart = [np.zeros(0)]
     for key in ("numbers", "history_loss", "history_val_loss"):
-        theirs = recording.numbers.get(key, np.zeros(0))
-        if len(theirs) == len(ours.numbers[key]):
-            within = np.isfinite(_allowed(recording, key)) if len(theirs) else []
-            apart[key] = np.abs(ours.numbers[key] / theirs - 1)[within]
-    numbers = np.concatenate([*apart.values(), np.zeros(0)])
+        theirs, mine = recording.numbers.get(key), ours.numbers[key]
+        if theirs is not None and len(theirs) == len(mine):
+            apart.append(np.abs(mine / theirs - 1)[np.isfinite(_allowed(recording, key))])
+    numbers = np.concatenate(apart)
     theirs, mine = recording.numbers["tiles"], ours.numbers["tiles"]
     within = np.isfinite(_allowed(recording, "tiles"))
     pixels = distance(mine, theirs)[within] / SIDE if mine.shape == theirs.shape else np.zeros(0)

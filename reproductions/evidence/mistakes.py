@@ -140,7 +140,7 @@ def other_chance(module: str, what: str, other: Callable[[int], chance.Chance]) 
 
 
 def late_noise(module: str) -> Mistake:
-    """For each step the noise of the next one."""
+    """For each step the noise of the next one: the stream has been started a step too late."""
 
     class Late(chance.Recorded):
         def noise(self, step: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -150,7 +150,7 @@ def late_noise(module: str) -> Mistake:
 
 
 def late_batches(module: str) -> Mistake:
-    """For each step the batch of the next one."""
+    """For each step the batch of the next one: the stream has been started a step too late."""
 
     class NextStep(chance.Batches):
         def __call__(self, step: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 They are made from the kept results. A table stands between `<!-- table NAME -->` and `<!-- end -->`
 and says below it which files its rows come from; a number in a sentence stands between
-`<!-- value METRIC RUN -->` and `<!-- end -->`. The intervals that a run is expected to end in
-(`expected.json`) are written, too. A test fails when one of them is stale.
+`<!-- value METRIC RUN [minus RUN] -->` and `<!-- end -->`. The intervals that a run is expected to
+end in (`expected.json`) are written, too. A test fails when one of them is stale.
 """
 
 from __future__ import annotations
@@ -212,13 +212,8 @@ def quirks() -> Rows:
     """A row for each module's seeds, and for each kept variant: what the trained model is worth."""
     rows = []
     for document in DOCUMENTS.values():
-        runs = [
-            run["evaluation"]
-            for run in kept.load_seeds(document.module)["runs"]
-            if run.get("evaluation")
-        ]
-        if runs:  # those from before runs were evaluated have none; a test says whose
-            rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
+        runs = [run["evaluation"] for run in kept.load_seeds(document.module)["runs"]]
+        rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
         for variant in document.variants:
             record = kept.load_record(f"{document.module}/{variant.name}")
             name = " ".join([document.module, *variant.options])

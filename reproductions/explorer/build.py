@@ -44,10 +44,9 @@ def build(reference: Path) -> str:
     modules: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
     for module in MODULES:
-        found = {
-            "document": reference / module,
-            "twin": reference / module / TWINS.get(module, "elbo"),
-        }
+        found = {"document": reference / module}
+        if module in TWINS:
+            found["twin"] = reference / module / TWINS[module]
         runs = {k: f for k, f in found.items() if (f / "explorer.npz").exists()}
         if "document" not in runs:
             continue

@@ -8,7 +8,6 @@ page itself is made from these files alone.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -57,7 +56,7 @@ def _measure(argv: Sequence[str] | None) -> None:
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="of a run that the page shows"
     )
-    options: argparse.Namespace = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     for folder in options.folders:
         found = measure(folder)
         content = io.BytesIO()

@@ -21,13 +21,13 @@ const byKl = ({kl}) => kl.map((_, d) => d).sort((a, b) => kl[b] - kl[a]); // dim
 const shown = () => benches.filter((b) => state.mode === "both" || b.kind === state.mode);
 
 async function choose(module) {
-  state.module = module;
+  state.wanted = module;
   find("main").setAttribute("aria-busy", "true");
   const made = await Promise.all(Object.keys(modules[module].runs).map((kind) => load(module, kind)));
-  if (state.module !== module) return; // another was chosen meanwhile
+  if (state.wanted !== module) return; // another was chosen meanwhile
   benches = made;
   const {model, run} = benches[0];
-  Object.assign(state, {mode: benches.length > 1 ? "both" : "document", grid: false,
+  Object.assign(state, {module, mode: benches.length > 1 ? "both" : "document", grid: false,
     dims: model.latent > 2 ? byKl(run).slice(0, 2) : [0, 1], eps: Array(model.latent).fill(0)});
   find("grid").checked = false;
   makeBenches();

@@ -46,15 +46,15 @@ function sampledKl({mean, scale}, priorMean, z) {
   return 0.5 * (outer - sum(eps, (v) => v * v)) - logDeterminant(scale);
 }
 
-// All that the page tells of an image in one model. weight: of the KL in the run's objective.
-function natsOf(module, model, weight, image, q, z, decoded, priorMean) {
+// All that the page tells of an image in one model.
+function natsOf(module, model, image, q, z, decoded, priorMean) {
   const formula = FORMULAS[module];
   const x = asInput(model, image);
   const kl = closedKl(q, priorMean);
   const constant = formula.proper === "squared" ? GAUSSIAN_CONSTANT : 0;
   return {
     reconstruction: RECONSTRUCTIONS[formula.reconstruction](x, decoded),
-    kl: formula.kl === "closed" ? kl : sampledKl(q, priorMean, z), weight,
+    kl: formula.kl === "closed" ? kl : sampledKl(q, priorMean, z),
     properReconstruction: RECONSTRUCTIONS[formula.proper](x, decoded) + constant,
     properKl: kl,
   };

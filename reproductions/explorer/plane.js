@@ -78,7 +78,7 @@ function makePlane(canvas, host) {
     Object.assign(context, {strokeStyle: colour("plane"), lineWidth: 4, lineJoin: "round"});
     const placed = []; // a name moves down until it lies on no other
     scene.means.forEach((mean, k) => {
-      if (!mean || !scene.visible.has(k)) return;
+      if (!scene.visible.has(k)) return;
       const name = scene.names[k];
       const [x, half] = [toX(mean[0]), context.measureText(name).width / 2];
       let y = toY(mean[1]) + 4;

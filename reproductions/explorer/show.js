@@ -26,14 +26,14 @@ function showBench(b) {
 }
 function showNats(b) {
   if (!b.q) return table(b.nats, [["", text("nats.none")]]);
-  const n = natsOf(state.module, b.model, b.run.weight, state.image, b.q, b.z, b.decoded, priorMean(b));
-  const weight = n.weight === 1 ? "1" : `1/${Math.round(1 / n.weight)}`;
+  const n = natsOf(state.module, b.model, state.image, b.q, b.z, b.decoded, priorMean(b));
+  const {weight} = b.run; // of the KL in the run's objective
   table(b.nats, [
     ["", text("nats.document"), text("nats.proper")],
     [text("nats.reconstruction"), number(n.reconstruction), number(n.properReconstruction)],
     [text(FORMULAS[state.module].kl === "sampled" ? "nats.kl.sampled" : "nats.kl"), number(n.kl), number(n.properKl)],
-    [text("nats.weight"), weight, "1"],
-    [text("nats.sum"), number(n.reconstruction + n.kl * n.weight), number(n.properReconstruction + n.properKl)],
+    [text("nats.weight"), weight === 1 ? "1" : `1/${Math.round(1 / weight)}`, "1"],
+    [text("nats.sum"), number(n.reconstruction + n.kl * weight), number(n.properReconstruction + n.properKl)],
   ]);
 }
 function showLabels() {
@@ -86,7 +86,7 @@ function fit(what) {
   const halves = ranges.flat().map(([low, high], i) =>
     Math.max(high - middles.flat()[i], middles.flat()[i] - low));
   benches.forEach((b, i) => {
-    const [x, y] = what === "all" ? middles[i] : scene(b).prior;
+    const [x, y] = what === "all" ? middles[i] : state.dims.map((d) => priorMean(b)[d]);
     Object.assign(b.plane.view, {x, y, half: what === "all" ? Math.max(REACH, ...halves) * 1.05 : REACH});
     b.plane.draw();
   });
@@ -94,13 +94,14 @@ function fit(what) {
 // The document's own grid of codes; each picture fills the space half-way to its neighbours.
 function makeGrid() {
   const axis = modules[state.module].grid;
-  const edge = (k) => (k < 0 ? 1.5 * axis[0] - 0.5 * axis[1] : k >= axis.length - 1
-    ? 1.5 * axis.at(-1) - 0.5 * axis.at(-2) : (axis[k] + axis[k + 1]) / 2);
+  const n = axis.length;
+  const wide = [2 * axis[0] - axis[1], ...axis, 2 * axis[n - 1] - axis[n - 2]];
+  const edge = (k) => (wide[k] + wide[k + 1]) / 2; // below cell k
   const jobs = [];
   for (const b of shown()) {
     const [x0, y0] = priorMean(b);
-    b.grid = axis.flatMap((y, i) => axis.map((x, j) => ({x: x0 + x, y: y0 + y, left: x0 + edge(j - 1),
-      right: x0 + edge(j), bottom: y0 + edge(i - 1), top: y0 + edge(i)})));
+    b.grid = axis.flatMap((y, i) => axis.map((x, j) => ({x: x0 + x, y: y0 + y, left: x0 + edge(j),
+      right: x0 + edge(j + 1), bottom: y0 + edge(i), top: y0 + edge(i + 1)})));
     b.grid.forEach((cell, k) => jobs.push(() => {
       cell.picture = element("canvas", document.createDocumentFragment(), "", {width: 28, height: 28});
       paint(cell.picture, decode(b.model, [cell.x, cell.y], state.digit).pixels);
@@ -138,9 +139,10 @@ function makeSliders() {
     input.addEventListener("input", () => setZ(benches[0].z.map((v, i) => (i === d ? Number(input.value) : v))));
   }
   for (const [id, digit] of [["from", 4], ["to", 9]]) {
+    const chosen = find(id).value;
     find(id).replaceChildren();
     modules[state.module].digits.forEach((k, i) => element("option", find(id), text("path.image", {k, n: i + 1}), {value: i}));
-    find(id).value = modules[state.module].digits.indexOf(digit);
+    find(id).value = chosen || modules[state.module].digits.indexOf(digit);
   }
   find("bars").replaceChildren();
   for (const d of order) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
@@ -61,8 +61,8 @@ def chart(
     def up(y: float) -> float:
         return TOP + (high - y) / (high - low) * (height - TOP - BOTTOM)
 
-    def path(points: Sequence[Point]) -> str:
-        return " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+    def place(point: Point) -> Point:
+        return across(point[0]), up(point[1])
 
     parts = []
     for y in ticks(low, high):
@@ -76,21 +76,7 @@ def chart(
         f'<text class="x name" x={(LEFT + width - RIGHT) / 2} y={height - 22}>'
         f"{escaped(x_name)}</text>"
     )
-    for c in curves:
-        title = f"<title>{escaped(c.name)}</title>"
-        if c.upper:
-            outline = path([*c.points, *reversed(c.upper)])
-            parts.append(f'<polygon class="{c.style}" points="{outline}">{title}</polygon>')
-        elif not c.single and len(c.points) > 1:
-            line = path(c.points)
-            parts.append(f'<polyline class="{c.style}" points="{line}">{title}</polyline>')
-        if c.single or (not c.upper and len(c.points) <= 60):
-            for x, y in c.points:
-                parts.append(
-                    f'<circle class="{c.style}" cx={across(x):.1f} cy={up(y):.1f} r=4>'
-                    f"<title>{escaped(c.name)}, {escaped(x_name)} {number(x)}: {number(y)}</title>"
-                    "</circle>"
-                )
+    parts += [_drawn(c, place, x_name) for c in curves]
     label = "; ".join(f"{c.name}: {number(c.points[0][1])} to {number(c.points[-1][1])}"
                       for c in curves if not c.single)  # fmt: skip
     kind = "chart large" if width > 600 else "chart"
@@ -100,6 +86,27 @@ def chart(
         f"{''.join(parts)}</svg><figcaption class=legend>"
         f"{''.join(_legend(c) for c in curves)}</figcaption></figure>"
     )
+
+
+def _drawn(curve: Curve, place: Callable[[Point], Point], x_name: str) -> str:
+    """A curve as SVG; single points, and those of a short line, are circles with a title."""
+    title = f"<title>{escaped(curve.name)}</title>"
+    outline = [*curve.points, *reversed(curve.upper)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, outline))
+    if curve.upper:
+        return f'<polygon class="{curve.style}" points="{path}">{title}</polygon>'
+    parts = []
+    if not curve.single and len(curve.points) > 1:
+        parts.append(f'<polyline class="{curve.style}" points="{path}">{title}</polyline>')
+    if curve.single or len(curve.points) <= 60:
+        for point in curve.points:
+            (x, y), (cx, cy) = point, place(point)
+            parts.append(
+                f'<circle class="{curve.style}" cx={cx:.1f} cy={cy:.1f} r=4>'
+                f"<title>{escaped(curve.name)}, {escaped(x_name)} {number(x)}: {number(y)}</title>"
+                "</circle>"
+            )
+    return "".join(parts)
 
 
 def _legend(curve: Curve) -> str:
@@ -121,12 +128,12 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [float(tick) for tick in found if low <= tick <= high]
 
 
-def _within(points: Curve, low: float, high: float) -> Curve:
+def _within(curve: Curve, low: float, high: float) -> Curve:
     """Single points, those from low to high; the others move into the note."""
-    inside = [(x, y) for x, y in points.points if low <= y <= high]
-    outside = [f"{number(y)} at {number(x)}" for x, y in points.points if not low <= y <= high]
+    inside = [(x, y) for x, y in curve.points if low <= y <= high]
+    outside = [f"{number(y)} at {number(x)}" for x, y in curve.points if not low <= y <= high]
     note = f" (not shown: {', '.join(outside)})" if outside else ""
-    return points._replace(note=note, points=inside)
+    return curve._replace(note=note, points=inside)
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:

@@ -39,8 +39,6 @@ TEMPLATE = Path(__file__).with_name("page.html")
 PHRASES = Path(__file__).with_name("zh.json")  # English -> Chinese
 CAPTIONS = {
     "manifold": "The plane of codes, decoded",
-    "class-8": "Asked for an 8: the codes around the prior mean of class 8, decoded",
-    "class-9": "Asked for a 9: the codes around the prior mean of class 9, decoded",
     "samples": "Pictures that the model invents: each digit from 0 to 9 drawn from its prior, by"
     " the same 12 draws of noise",
     "latent": "Where the encoder puts the test images: a dot for each, coloured by its class",
@@ -253,11 +251,16 @@ def _run(view: ModuleView, i: int) -> Part:
     ]
     warnings = ["A quick run, not the document's training"] * run["record"].quick + run["problems"]
     films = "".join(_film(view, run, name) for name in run["films"])
+    try:
+        evaluation = _evaluation(run)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        evaluation = ""
+        warnings.append("The evaluation in run.json cannot be read")
     shown = [
         *(f"<p class=warning>{escaped(warning)}.</p>" for warning in warnings),
         f'<div class="two films">{films}</div>' if len(run["films"]) > 1 else films,
         f"<div class=sheet>{''.join(others)}</div>" if others else "",
-        _evaluation(run),
+        evaluation,
     ]
     facts = _facts(asdict(run["record"]))
     table = "".join(f"<tr><th scope=row>{escaped(k)}<td>{escaped(v)}" for k, v in facts)
@@ -423,6 +426,9 @@ def _caption(view: ModuleView, name: str) -> str:
         return SAMPLES[view["document"].module]
     if name.startswith("manifold-"):
         return f"The plane of codes, decoded as {name.removeprefix('manifold-')}"
+    if name.startswith("class-"):
+        digit = name.removeprefix("class-")
+        return f"Asked for the digit {digit}: the codes around its prior mean, decoded"
     return CAPTIONS.get(name, name)
 
 

@@ -14,8 +14,6 @@ from PIL import Image
 
 from common.pictures import CAPTION_HEIGHT, tile
 
-Array = np.ndarray
-
 MAX_FRAMES = 120  # of a film: a longer GIF is thinned out evenly
 MAX_WIDTH = 1000  # pixels of a picture: a wider one is scaled down
 FILM_QUALITY, PICTURE_QUALITY = 80, 90  # of WebP; pictures beside the original's are lossless
@@ -117,7 +115,7 @@ def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
     return film, encode(last, PICTURE_QUALITY)
 
 
-def _without_magnification(frames: Array) -> Array:
+def _without_magnification(frames: np.ndarray) -> np.ndarray:
     """Undoes the repetition of pixels in frames [n, height, width], as far as nothing is lost."""
     for factor in range(16, 1, -1):
         small = frames[:, ::factor, ::factor]

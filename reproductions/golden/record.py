@@ -283,7 +283,7 @@ def nudged(values: Sequence[Array], run: int) -> list[Array]:
 def statistics(value: Array) -> list[float]:
     """A variable in ten numbers: its sum, its L2 norm and eight of its entries."""
     flat = np.asarray(value, np.float64).ravel()
-    norm = np.sqrt((flat * flat).sum())  # summed in pairs; linalg.norm loses digits
+    norm = np.sqrt((flat * flat).sum())  # not linalg.norm: BLAS adds in any order
     places = np.linspace(0, flat.size - 1, 8).astype(int)
     return [float(x) for x in (flat.sum(), norm, *flat[places])]
 

@@ -380,6 +380,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grids", type=Path, help="of 004: folder for each seed's class grids")
     parser.add_argument("--output", type=Path, required=True, help="the file to make or to extend")
     options = parser.parse_args(arguments)
+    for folder in (options.output.parent, options.grids):  # a wrong one would cost the first run
+        if folder is not None and not folder.is_dir():
+            parser.error(f"there is no folder {folder}")
     document = record.DOCUMENTS[options.document]
     try:
         text = options.program.read_text(encoding="utf-8")
