@@ -496,9 +496,12 @@ def test_dragging_keys_and_the_twin(browser):
     assert browser.evaluate("benches[1].plane.view.half") < 4
     browser.click("#legend button:nth-child(4)")
     assert browser.evaluate("[...state.visible]") == [3]
-    browser.click("#grid")
+    browser.click("[data-mode=document]")
+    browser.click("#grid")  # of the document's model alone: the twin is out of sight
     browser.wait_until(READY)
     assert browser.evaluate("benches[0].grid.every((g) => g.picture)") is True
+    browser.click("[data-view=prior]")
+    assert browser.evaluate("benches.map((b) => b.plane.view.half)") == [4, 4]
     assert browser.complaints() == []
 
 

@@ -606,6 +606,22 @@ def test_broken_file_is_named_and_the_rest_is_shown(
     assert problem in render(views)
 
 
+@pytest.mark.parametrize("broken", [{"wanted_digits": [1]}, {"wanted_digits": {"right": [1]}}])
+def test_broken_evaluation_is_named_and_the_rest_is_shown(
+    tmp_path: Path, broken: dict[str, Any]
+) -> None:
+    run = make_run(tmp_path / "run", "mlp_cvae", evaluation=broken)
+    page = shown(make_page(tmp_path, run))
+    assert "The evaluation in run.json cannot be read." in page
+    assert "The plane of codes, decoded" in page
+
+
+def test_the_grid_of_any_digit_has_its_caption(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "tfp_cvae", config={"digit": 3})
+    (run / "class-8.png").rename(run / "class-3.png")
+    assert "Asked for the digit 3: the codes around its prior mean" in make_page(tmp_path, run)
+
+
 def test_unfinished_run_is_shown_as_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "mlp_vae", finished=False)
     assert "This run is not finished." in shown(make_page(tmp_path, run))
