@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import BadInput, Failure, Interrupted
-from common.settings import check_number, number_type
+from common.settings import MAX_SEED, check_number, number_type
 from common.signals import signals_handled_by
-
-MAX_SEED = 2**63 - 1
 
 
 def run_command(name: str, command: Callable[[], None], debug: bool = False) -> int:

@@ -33,12 +33,16 @@ from filelock import FileLock, Timeout
 
 from common.errors import BadInput
 from common.files import write_atomically
+from common.settings import MAX_SEED
 from common.training import Progress, Row
 
 RUNS = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
-# What reading a damaged npz may raise.
-DAMAGE = (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged npz may raise; the last two where it is an npy.
+DAMAGE = (
+    ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    TypeError, AttributeError,
+)  # fmt: skip
 # Files of `common` that no number of a run passes through.
 NO_NUMBERS = {
     "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
@@ -95,8 +99,11 @@ class Record:
             kind = typing.get_origin(hint) or hint
             if not isinstance(getattr(record, name), kind):
                 raise ValueError(f"{name} is not of type {kind.__name__}")
-        if record.seed < 0 or record.dtype not in ("float32", "float64"):
+        if not 0 <= record.seed <= MAX_SEED or record.dtype not in ("float32", "float64"):
             raise ValueError("seed or dtype is impossible")
+        for session in record.earlier_sessions:
+            if not isinstance(session, dict) or "source_sha256" not in session:
+                raise ValueError("an earlier session has no source_sha256")
         return record
 
     def to_json(self) -> str:

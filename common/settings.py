@@ -14,6 +14,8 @@ from typing import Any
 
 from common.errors import BadInput
 
+MAX_SEED = 2**63 - 1
+
 
 def setting(default: float, text: str, at_least: float, at_most: float) -> Any:
     """A number of the document, with its meaning, unit and bounds."""

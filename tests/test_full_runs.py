@@ -12,9 +12,9 @@ import pytest
 
 from common.errors import Failure, VerificationFailed
 from reproductions import program
-from reproductions.evidence import dose_response, full_runs, kept
+from reproductions.evidence import dose_response, full_runs, kept, mistakes
 from reproductions.evidence.documents import DOCUMENTS, Short
-from tests.conftest import train_on
+from tests.conftest import Load, train_on
 
 DOCUMENT = DOCUMENTS["rmsprop_vae"]
 Written = dict[str, dict[str, Any]]
@@ -40,6 +40,7 @@ def computes(
     patch.setattr(full_runs, "Trainer", lambda experiment: trainer)
     patch.setattr(full_runs, "_probe", lambda module: now)
     patch.setattr(full_runs, "make_proof", lambda document: None)
+    patch.setattr(full_runs, "check_variant", lambda port, folder: None)
     patch.setattr(kept, "load_seeds", lambda module: dict(content))
     stamps = {"rules.json": {DOCUMENT.module: "old"}, "other.json": {DOCUMENT.module: "older"}}
     patch.setattr(kept, "load_results", lambda name: stamps)
@@ -67,6 +68,17 @@ def test_renew_refuses_code_that_computes_something_else(
     with pytest.raises(VerificationFailed, match="make the runs again"):
         full_runs.renew(DOCUMENT)
     assert written == {}
+
+
+def test_renew_refuses_a_variant_that_trains_otherwise(whole: Load) -> None:
+    whole("mnist")
+    port, folder = program("rmsprop_vae"), kept.REFERENCE / "rmsprop_vae" / "30000"
+    full_runs.check_variant(port, folder)
+    with (
+        mistakes.planted(mistakes.kl_weight("rmsprop_vae", 0.5)),
+        pytest.raises(VerificationFailed, match="make the variants again"),
+    ):
+        full_runs.check_variant(program("rmsprop_vae"), folder)
 
 
 def made_by(patch: pytest.MonkeyPatch, digest: str) -> list[list[int]]:

@@ -33,6 +33,13 @@ from common.training import Progress
 pytestmark = pytest.mark.usefixtures("here")
 
 
+def npy() -> bytes:
+    """An array alone, where an archive of arrays is expected."""
+    content = io.BytesIO()
+    np.save(content, np.zeros(3))
+    return content.getvalue()
+
+
 def record() -> Record:
     return Record("mlp_vae", {"epochs": 1}, seed=0, dtype="float32", quick=False)
 
@@ -143,7 +150,8 @@ def test_precision_and_seed_in_words() -> None:
     "damage",
     [
         {"config": [5]}, {"config": None}, {"seed": ...}, {"seed": None}, {"seed": "x"},
-        {"seed": -1}, {"dtype": "float16"}, {"finished": "yes"}, {"evaluation": [1]},
+        {"seed": -1}, {"seed": 2**63}, {"earlier_sessions": [1]}, {"dtype": "float16"},
+        {"finished": "yes"}, {"evaluation": [1]},
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) 
         read_record(run.folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", npy()])
 def test_weights_that_cannot_be_read_are_one_line(content: bytes, tmp_path: Path) -> None:
     run = made(tmp_path / "mine", finished=True)
     with pytest.raises(BadInput, match="kept without its weights"):
