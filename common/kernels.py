@@ -4,8 +4,8 @@
 eight or sixteen of them. A decoder's last layer has one, and takes as long as if it had them all.
 Here each input channel is convolved by itself, with these side by side, and then they are added.
 
-**Two narrow heads.** Two products with two columns each add a tenth to a step of the MLPs; one
-product with four columns does not.
+**Two narrow heads.** The gradients of two products with two columns each take longer than those of
+one product with four columns.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class TF1RMSProp(Optimizer):
 
 
 class LegacyNadam(Optimizer):
-    """Keras's Nadam up to TF 1.14: the momentum schedule warms up over thousands of steps.
+    """The legacy Nadam of `tf.keras`, in TF 1.14 and long after: its momentum warms up slowly.
 
     mu_t = beta1 (1 - 0.5 * 0.96^(schedule_decay t)) with schedule_decay 0.004; today's Nadam has
     0.96^t, which is another optimiser. epsilon is 1e-7; no hyper-parameter is rounded to float32.

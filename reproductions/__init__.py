@@ -1,4 +1,4 @@
-"""Six variational autoencoders from five tutorials of 2018-2019, on today's TensorFlow."""
+"""Six variational autoencoders from five tutorials from around 2019, on today's TensorFlow."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ Deviations
   2. A run also draws a latent scatter, reconstructions, curves and the GIF.
   3. The program's `print(i)` of every step has become the progress bar.
 
-Printed by the upstream notebook (step: loss): 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000:
-172.93, 30,000: 151.27.
+Printed upstream (step: loss), in notebooks/3_NeuralNetworks/variational_autoencoder.ipynb at commit
+1926883: 1: 645.08, 1,000: 173.02, 2,000: 165.30, 3,000: 172.93, 30,000: 151.27.
 
 #### References
 D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114

@@ -4,7 +4,8 @@ Each port is run on the weights, batches and noise of a recording, by the very l
 compared with it step by step. Then it is run whole on a few hundred images, and what it prints and
 draws is compared, too. The kept whole runs are compared as distributions. (See `lockstep.py`,
 `miniature.py` and `equivalence.py` in `reproductions/evidence/`.)
-Exits 0 only if every comparison holds, 5 if one does not.
+Exits 5 if a recording is not followed, if whole runs are shown to differ or many seeds do not show
+them equivalent, or if a printed number lies outside its interval.
 """
 
 from __future__ import annotations

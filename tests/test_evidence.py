@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from common.expected import expectation
-from common.runs import Record, source_digest
+from common.runs import Record, read_csv, source_digest
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import (
     dose_response,
@@ -76,6 +76,10 @@ def test_a_kept_run_is_a_whole_run_with_the_documents_settings(module: str) -> N
     assert (record["finished"], record["quick"], record["seed"]) == (True, False, 0)
     config = program(module).config  # a setting that is younger than the run had its default then
     assert config(**record["config"]) == config()
+    rows = read_csv((REFERENCE / module / "history.csv").read_text())
+    first = load_seeds(module)["runs"][0]
+    assert first["loss"] == [row["loss"] for row in rows]
+    assert first["evaluation"] == record["evaluation"]
     for path in (REFERENCE / module).iterdir():
         if path.suffix in (".png", ".gif"):
             assert np.std(iio.imread(path, index=None)) > 0

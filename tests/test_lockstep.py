@@ -257,7 +257,7 @@ def test_verify_fails_if_any_of_its_comparisons_does(
     verdict = lockstep.Verdict(2, 2, np.array([1e-15, 1e-9]), None, problems)
     small = {
         "module": "rmsprop_vae", "precision": "float64", "steps": 70, "numbers": 1,
-        "largest_difference": 0.0, "images": 400, "largest_of_a_pixel": 0.0,
+        "largest_difference": 0.0, "images": 400, "largest_rms_of_an_image": 0.0,
         "passed": right["miniature"], "problems": [] if right["miniature"] else ["pictures"],
     }  # fmt: skip
     ours = np.array([1.0, 1.001]) if right["equivalent"] else np.array([2.0, 2.001])

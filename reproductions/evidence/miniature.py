@@ -271,7 +271,7 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 HEADER = (
     f"{'module':12} {'precision':9} {'steps':>5} {'numbers':>7} {'largest difference':>18} "
-    f"{'images':>6} {'largest of a pixel':>18}  verdict"
+    f"{'images':>6} {'rms of an image':>18}  verdict"
 )
 
 
@@ -294,7 +294,7 @@ def as_entry(module: str, recording: Recording, ours: Replay) -> dict[str, Any]:
         "numbers": len(numbers),
         "largest_difference": float(max(numbers, default=0)),
         "images": len(pixels),
-        "largest_of_a_pixel": float(max(pixels, default=0)),
+        "largest_rms_of_an_image": float(max(pixels, default=0)),
         "passed": not differences,
         "problems": [str(difference) for difference in differences],
     }
@@ -305,7 +305,7 @@ def as_line(entry: dict[str, Any]) -> str:
     return (
         f"{entry['module']:12} {entry['precision']:9} {entry['steps']:5} {entry['numbers']:7} "
         f"{entry['largest_difference']:18.1e} {entry['images']:6} "
-        f"{entry['largest_of_a_pixel']:18.1e}  {'equal' if entry['passed'] else 'DIFFERENT'}"
+        f"{entry['largest_rms_of_an_image']:18.1e}  {'equal' if entry['passed'] else 'DIFFERENT'}"
     )
 
 
@@ -389,7 +389,7 @@ def _pictures(recording: Recording, ours: Replay) -> Iterator[Difference]:
     ]
     if written:
         kept = _module(ours.experiment).document_frames(len(ours.progress.frames))
-        # GIF writers merge equal neighbours: the document's last frame, which it writes twice.
+        # The document adds its last picture once more, so it may be there twice.
         if kept != [k for k, before in zip(written, [-1, *written], strict=False) if k != before]:
             yield Difference("pictures", f"the GIF has the frames {kept}, recorded {written}")
 
