@@ -33,8 +33,8 @@ from reproductions.evidence import kept
 SHOWN = ((3, 3), (3, 11), (7, 7), (11, 3), (11, 11))  # of the 15 x 15 pictures of a grid
 WIDTH = 56  # of the first column
 HEADER = (
-    f"{'run':{WIDTH}}    recon-     KL  objective      ELBO            log-   eff. active  weight\n"
-    f"{'':{WIDTH}} struction                                  likelihood  smpl.  units   of KL"
+    f"{'run':{WIDTH}}    recon-     KL  objective      ELBO  log-likelihood   eff. active  weight\n"
+    f"{'':{WIDTH}} struction                                    at least  smpl.  units   of KL"
 )
 
 
@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         "reproductions.evaluate",
-        "Prints metrics of trained models on the test set: the terms of the ELBO, the"
-        " log-likelihood by importance sampling (nats per image), and how often a conditional model"
-        " draws the digit that it is asked for.",
+        "Prints metrics of trained models on the test set: the terms of the ELBO, a lower bound"
+        " of the log-likelihood by importance sampling (nats per image), and how often a"
+        " conditional model draws the digit that it is asked for.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run"

@@ -23,6 +23,7 @@ from reproductions.evidence import (
     dose_response,
     equivalence,
     kept,
+    likelihood,
     lockstep,
     rules,
     sharpness,
@@ -53,7 +54,7 @@ def test_the_results_are_those_of_the_present_code(module: str) -> None:
         assert all(entry["passed"] for entry in content["entries"])
 
 
-@pytest.mark.parametrize("experiment", [dose_response, rules, sharpness])
+@pytest.mark.parametrize("experiment", [dose_response, likelihood, rules, sharpness])
 def test_the_experiments_results_are_those_of_the_present_code(experiment: Any) -> None:
     results, stamps = kept.load_results(experiment.RESULTS), kept.load_results(kept.DIGESTS)
     parts = results.values() if experiment is sharpness else [results]

@@ -26,6 +26,7 @@ from reproductions.evidence import (
     equivalence,
     false_alarms,
     kept,
+    likelihood,
     rules,
     sharpness,
     speed,
@@ -47,6 +48,8 @@ FILES = {
 }
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
+# A number in a sentence; an editor may have wrapped the marks.
+VALUE = r"<!--\s+value\s+(\w+)\s+(\S+?)(?:\s+minus\s+(\S+))?\s+-->.*?<!--\s+end\s+-->"
 Rows = list[list[str]]
 
 
@@ -97,19 +100,24 @@ def fill(text: str, language: str) -> str:
         metric, run, other = match.group(1, 2, 3)
         number = metric_of(metric, run) - (metric_of(metric, other) if other else 0)
         shown = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.1f}"
-        return f"{match[0].partition('-->')[0]}-->{shown.replace('-', MINUS)}<!-- end -->"
+        mark = f"{metric} {run}" + (f" minus {other}" if other else "")
+        return f"<!-- value {mark} -->{shown.replace('-', MINUS)}<!-- end -->"
 
     text = re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
-    return re.sub(r"<!-- value (\w+) (\S+)(?: minus (\S+))? -->.*?<!-- end -->", value, text)
+    return re.sub(VALUE, value, text, flags=re.DOTALL)
 
 
 def metric_of(metric: str, run: str) -> float:
     """A number of a module's kept runs, the mean over its seeds, or of a variant's run.
 
     Args:
-      metric: a key of their `evaluation` or `results`.
+      metric: a key of their `evaluation` or `results`; or "integrated", the log-likelihood of the
+        run with seed 0.
       run: "mlp_vae", or "mlp_vae/elbo" for a variant.
     """
+    if metric == "integrated":
+        module, _, variant = run.partition("/")
+        return float(kept.load_results(likelihood.RESULTS)[module][variant or "document"])
     runs = [kept.load_record(run)] if "/" in run else kept.load_seeds(run)["runs"]
     return float(np.mean([(record["evaluation"] | record["results"])[metric] for record in runs]))
 
@@ -389,17 +397,26 @@ TABLES = {
     ),
     "quirks": Table(
         quirks,
-        {"en": "run | seeds | reconstruction | KL | objective | ELBO | log-likelihood |"
+        {"en": "run | seeds | reconstruction | KL | objective | ELBO | log-likelihood, at least |"
          " effective samples | active units | weight of KL",
-         "zh": "运行 | 种子数 | 重构 | KL | 目标函数 | ELBO | 对数似然 | 有效样本数 | 活跃单元 |"
-         " KL 的权重"},
+         "zh": "运行 | 种子数 | 重构 | KL | 目标函数 | ELBO | 对数似然，下界 | 有效样本数 |"
+         " 活跃单元 | KL 的权重"},
         {"en": "From the `evaluation` in `artifacts/reference/<module>/seeds.json` and, for the"
          " other settings, `artifacts/reference/<module>/*/run.json`: nats per image of the 10,000"
-         " test images, mean ± standard deviation between seeds. Log-likelihoods are sampled on the"
-         " first 100 images.",
+         " test images, mean ± standard deviation between seeds. The bound of the log-likelihood is"
+         " sampled on the first 100 images.",
          "zh": "取自 `artifacts/reference/<module>/seeds.json` 中的 `evaluation`；其他设置取自"
          " `artifacts/reference/<module>/*/run.json`。单位为每张图像多少 nat，"
-         "对 10,000 张测试图像取平均；± 为种子间标准差。对数似然在前 100 张图像上采样求得。"},
+         "对 10,000 张测试图像取平均；± 为种子间标准差。对数似然的下界在前 100 张图像上采样求得。"},
+    ),
+    "likelihood": Table(
+        lambda: likelihood.rows(kept.load_results(likelihood.RESULTS)),
+        {"en": "model, seed 0 | ELBO | log-likelihood, sampled | log-likelihood, integrated",
+         "zh": "模型，种子 0 | ELBO | 对数似然，采样 | 对数似然，积分"},
+        {"en": "From `artifacts/reference/likelihood.json` (10,000 test images) and `run.json` (the"
+         " gap to the ELBO sampled on 100), nats per image.",
+         "zh": "取自 `artifacts/reference/likelihood.json`（10,000 张测试图像）与 `run.json`"
+         "（与 ELBO 的差额在 100 张图像上采样），单位为每张图像多少 nat。"},
     ),
     "wanted": Table(
         wanted,
