@@ -95,7 +95,7 @@ def test_blocks_of_any_length_make_the_same_steps() -> None:
 
 
 def test_a_kill_loses_no_more_than_is_promised() -> None:
-    promised = "At most 20 seconds of work" in (ROOT / "docs" / "reliability.md").read_text()
+    promised = "loses 20 seconds of training at most" in (ROOT / "docs" / "reliability.md").read_text()
     assert promised and training.CHECKPOINT_SECONDS <= 20
 
 
