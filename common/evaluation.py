@@ -75,11 +75,11 @@ def evaluate(
     The log-likelihood of an image is at least its ELBO. Importance sampling (Burda et al. 2016,
     arXiv:1509.00519) estimates the difference on the first `images` test images; `log_likelihood`
     is the ELBO of all images plus the mean of that difference. It is a lower bound on average, and
-    several nats too low where q is much narrower than the true posterior, which neither the
-    effective samples nor the standard error show (`reproductions.evidence.likelihood` integrates
-    instead). Its standard error is that of the difference over the images, together
-    with that of the ELBO's noise, for which the variance of the log-weights stands in; it says
-    nothing of other test sets.
+    several nats too low where q is much narrower than the true posterior. Neither the effective
+    samples nor the standard error show that (`reproductions.evidence.likelihood` integrates
+    instead). The standard error is that of the difference over the images, together with that of
+    the ELBO's noise, for which the variance of the log-weights stands in; it says nothing of other
+    test sets.
 
     Args:
       experiment: with a trained model.
