@@ -38,7 +38,7 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
         if debug:
             raise
         failure = _as_failure(error)
-        print(f"{name}: {failure}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(failure).splitlines())}", file=sys.stderr)
         return failure.exit_code
 
 
@@ -196,6 +196,8 @@ def new_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
+    if path.exists() and not path.is_file():  # a device or a pipe, which would be replaced
+        raise argparse.ArgumentTypeError(f"{path} is no ordinary file")
     return path
 
 

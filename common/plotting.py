@@ -151,7 +151,7 @@ def latent_scatter(
         bar.solids.set_alpha(1)
     title = f"Posterior means of the {len(z):,} test images"
     if np.ptp(prior_means, axis=0).any():
-        _draw_class_priors(axes, labels, prior_means, classes)
+        _draw_class_priors(axes, labels, prior_means)
         title += ",\nand the learned priors N(mean, 1) at 1 σ"
     else:
         _number_classes(axes, z, labels)
@@ -189,8 +189,8 @@ def curves(
     figure.suptitle(title)
     for axes, (name, label, shown) in zip(figure.subplots(1, 3), panels, strict=True):
         _curve(axes, rows, x, (name, label), shown)
-    largest = max(row["kl"] for row in rows)
-    figure.axes[2].set_ylim(0, 1.08 * largest or 1)  # so that a KL that hardly moves looks so
+    kl = [row["kl"] for row in rows]  # from 0, so that a KL that hardly moves looks so
+    figure.axes[2].set_ylim(min(0, 1.08 * min(kl)), max(0, 1.08 * max(kl)) or 1)
     return figure
 
 
@@ -237,11 +237,9 @@ def _curve(
         axes.legend()
 
 
-def _draw_class_priors(
-    axes: Axes, labels: np.ndarray, prior_means: np.ndarray, classes: int
-) -> None:
+def _draw_class_priors(axes: Axes, labels: np.ndarray, prior_means: np.ndarray) -> None:
     colours = _class_colours()
-    for digit in range(classes):
+    for digit in np.unique(labels):
         mean = prior_means[np.argmax(labels == digit)]
         _circle(axes, mean, colours(digit))
         axes.plot(*mean, "o", ms=13, mfc=colours(digit), mec="black", mew=0.8)

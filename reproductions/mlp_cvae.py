@@ -185,7 +185,7 @@ def loss(
     eps: tf.Tensor,
     objective: str = "document",
 ) -> Losses:
-    """The cost of a batch, as in §2.
+    """The cost of a batch in §2.
 
     Args:
       model: the variables.

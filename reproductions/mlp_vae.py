@@ -60,7 +60,7 @@ CMAP = "Greys_r"
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """The document's settings and, below them, variants of ours."""
+    """The settings of §2 and, below them, variants of ours."""
 
     epochs: int = setting(50, "epochs of 55,000 // batch_size batches", 1, 5_000)
     batch_size: int = setting(128, "images in a batch", 1, 10_000)
@@ -167,7 +167,7 @@ def loss(
     eps: tf.Tensor,
     objective: str = "document",
 ) -> Losses:
-    """The document's cost of a batch.
+    """The cost of a batch in §2.
 
     Args:
       model: the variables.
@@ -218,7 +218,7 @@ def experiment(config: Config, data: Dataset, chance: Chance, dtype: str = "floa
 
 
 def report(progress: Progress) -> str | None:
-    """What the document prints after an epoch: the last batch's cost, every third time."""
+    """What §2 prints after an epoch: the last batch's cost, every third time."""
     row = progress.rows[-1]
     if (row["epoch"] - 1) % PRINT_EVERY != 0:
         return None
@@ -226,7 +226,7 @@ def report(progress: Progress) -> str | None:
 
 
 def results(experiment: Experiment) -> dict[str, float]:
-    """The document's "result": the cost of all test images as one batch."""
+    """The "result" of §2: the cost of all test images as one batch."""
     model, data = experiment.model, experiment.data
     eps = experiment.chance.codes("result", (len(data.test_images), LATENT_DIM))
     test = loss(model, data.test_images, data.test_labels, tf.constant(eps, model.dtype))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,9 +81,11 @@ def _verify(options: argparse.Namespace) -> None:
         tf.config.set_visible_devices([], "GPU")
     if options.device == "gpu" and not devices.on_gpu():
         raise BadInput("--device gpu: TensorFlow finds no GPU (see docs/performance.md)")
-    own = options.golden.resolve() == GOLDEN.resolve()
+    own = os.path.realpath(options.golden) == os.path.realpath(GOLDEN)
     modules = options.modules or ([document.module for document in RECORDED] if own else [])
     recordings = list(lockstep.find(options.golden, modules, options.precision))
+    followed = {module for module, _ in recordings}
+    small_ones = list(miniature.find(options.golden, followed, options.precision))
     data: dict[str, Dataset] = {}
     entries = []
     print(lockstep.HEADER)
@@ -94,8 +97,7 @@ def _verify(options: argparse.Namespace) -> None:
         entries.append(lockstep.as_entry(module, recording, verdict))
         print(lockstep.as_line(entries[-1]), flush=True)
     miniatures: list[dict[str, Any]] = []
-    followed = {module for module, _ in recordings}
-    for module, small in miniature.find(options.golden, followed, options.precision):
+    for module, small in small_ones:
         if not miniatures:
             print(f"\nThe whole program in miniature\n{miniature.HEADER}")
         port = program(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -297,10 +298,12 @@ def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    os.mkfifo(tmp_path / "pipe")
     for module, picture, complaint in (
         ("mlp_vae", "x.png", "needs a run of mlp_cvae or tfp_cvae"),
         ("mlp_cvae", "nowhere/x.png", f"there is no folder {tmp_path / 'nowhere'}"),
         ("mlp_cvae", ".", "is a folder, not a file"),
+        ("mlp_cvae", "pipe", "is no ordinary file"),
     ):
         record = RECORD | {"module": module}
         (tmp_path / "run.json").write_text(json.dumps(record))

@@ -589,6 +589,8 @@ def test_page_without_any_run(tmp_path: Path) -> None:
         ("history.csv", b"\xff\xfe", "history.csv is missing or cannot be read"),
         ("latent.png", b"not a picture", "latent.png cannot be read"),
         ("latent.png", b"\x89PNG\r\n\x1a\n\0\0", "latent.png cannot be read"),
+        ("latent.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%EOF\n", "latent.png cannot be read"),
+        ("history.csv", b"epoch\n" + 200_000 * b"1", "history.csv is missing or cannot be read"),
         ("training.gif", b"GIF89a", "training.gif is missing or cannot be read"),
         ("training.gif", None, "training.gif is missing or cannot be read"),
     ],

@@ -199,6 +199,11 @@ def test_an_entry_may_stray_by_what_adam_can_do_in_float32(
         lambda c: c.update(variables="none"),
         lambda c: c["envelope"].__setitem__(1, float("nan")),
         lambda c: c.update(envelope=[1.0] * len(c["envelope"])),  # no step can be compared
+        lambda c: c.update(seed=-5),
+        lambda c: c.update(seed=float("inf")),
+        lambda c: c.update(precision=[]),
+        lambda c: c.update(loss=5.0),
+        lambda c: c["weights"].update({"-3": c["weights"]["1"]}),
     ],
 )
 def test_a_recording_that_is_not_whole_is_refused(

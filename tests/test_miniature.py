@@ -337,8 +337,15 @@ def test_a_result_of_training_images_is_found(right: Callable[[Path], Right]) ->
     assert str(found).startswith("evaluation: printed number 18")
 
 
-def test_a_damaged_miniature_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["{}", "[]", "[" * 100_000, ""])
+@pytest.mark.parametrize("end", [None, 0, 9_000, -1])
+def test_a_damaged_miniature_is_one_line(words: str, end: int | None, tmp_path: Path) -> None:
     path = tmp_path / "miniature-float64.json"
-    path.write_text("{}")
+    for suffix in (".json", ".npz"):
+        content = (GOLDEN / "003" / path.with_suffix(suffix).name).read_bytes()
+        path.with_suffix(suffix).write_bytes(content[:end] if suffix == ".npz" else content)
+    if end is None:
+        miniature.load(path)
+        path.write_text(words)
     with pytest.raises(BadInput, match="no whole miniature"):
         miniature.load(path)

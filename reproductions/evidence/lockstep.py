@@ -102,20 +102,30 @@ def load(path: Path) -> Recording:
             initial_weights=np.array(content["initial_weights"], np.float64),
             weights={int(k): np.array(v, np.float64) for k, v in content["weights"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        whole = _is_whole(recording)
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise BadInput(f"{path} is no recording ({type(error).__name__}: {error})") from error
-    variables = (len(recording.names), 10)
-    whole = (
-        recording.precision in FLOOR
-        and len(recording.loss) == len(recording.envelope) > 0
-        and np.isfinite([recording.loss, recording.envelope]).all()
-        and recording.horizon > 0
-        and all(w.shape == variables for w in recording.weights.values())
-        and recording.initial_weights.shape == variables
-    )
     if not whole:
         raise BadInput(f"{path} is no whole recording: its fields do not fit together")
     return recording
+
+
+def _is_whole(recording: Recording) -> bool:
+    """Whether the fields of a recording fit together."""
+    variables, steps = (len(recording.names), 10), recording.loss.shape
+    return bool(
+        recording.precision in FLOOR
+        and 0 <= recording.seed < 2**32
+        and recording.envelope.shape == steps
+        and len(steps) == 1
+        and np.isfinite([recording.loss, recording.envelope]).all()
+        and recording.horizon > 0
+        and all(mark > 0 for mark in recording.weights)
+        and all(w.shape == variables for w in recording.weights.values())
+        and recording.initial_weights.shape == variables
+    )
 
 
 def find(folder: Path, modules: Sequence[str], precision: str) -> Iterator[tuple[str, Recording]]:

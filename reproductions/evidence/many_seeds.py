@@ -9,6 +9,7 @@ the runs ended with.
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from common.cli import OneLineParser, bounded, named_folder, run_command
 from common.errors import BadInput, Failure, Interrupted
 from common.runs import RUNS, Record, find_record, read_csv
+from common.training import Row
 from reproductions import MODULES, program
 
 MOST = 10_000  # seeds, and processes
@@ -146,9 +148,18 @@ def _start(
     return subprocess.Popen(command, env=os.environ | ({} if alone else ONE_THREAD))
 
 
+def _last_row(run: Path) -> Row:
+    try:
+        return read_csv((run / "history.csv").read_text(encoding="utf-8"))[-1]
+    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
+        raise BadInput(
+            f"{run}: history.csv is missing or cannot be read: remove the folder and run this again"
+        ) from error
+
+
 def summary(runs: Sequence[Path]) -> Iterator[str]:
     """What runs ended with: mean, standard deviation and range of the history's last row."""
-    last = [read_csv((run / "history.csv").read_text())[-1] for run in runs]
+    last = [_last_row(run) for run in runs]
     yield f"{len(runs)} runs in {runs[0].parent}; the last row of their histories:"
     for name in (n for n in last[0] if n not in ("epoch", "step", "seconds")):
         values = np.array([row[name] for row in last])

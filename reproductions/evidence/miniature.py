@@ -24,6 +24,7 @@ from common.datasets import Dataset
 from common.errors import BadInput
 from common.evaluation import encode_test_set
 from common.program import Program, usual_pictures
+from common.runs import DAMAGE
 from common.training import Experiment, Listener, Progress, fit
 from reproductions.evidence.documents import DOCUMENTS, of_number
 from reproductions.evidence.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES
@@ -82,10 +83,14 @@ def load(path: Path) -> Recording:
       BadInput: one of its two files is missing or damaged.
     """
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        archive = path.with_suffix(".npz")
+        with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             numbers = {name: arrays[name] for name in arrays.files}
-        return Recording(json.loads(path.read_text(encoding="utf-8")), numbers)
-    except (OSError, ValueError, KeyError) as error:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(words, dict) or not {"document", "precision", "marks"} <= words.keys():
+            raise ValueError("not the words of a miniature")
+        return Recording(words, numbers)
+    except (*DAMAGE, OSError, KeyError, RecursionError) as error:
         raise BadInput(f"{path} is no whole miniature ({error})") from error
 
 

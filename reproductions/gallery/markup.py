@@ -33,8 +33,8 @@ def number(value: float) -> str:
 
 
 def escaped(value: Any) -> str:
-    """A value as text that is no markup."""
-    return html.escape(str(value))
+    """A value as text that is no markup; what a page cannot hold of a file's name becomes "?"."""
+    return html.escape(str(value).encode(errors="replace").decode())
 
 
 def script_json(value: Any) -> str:

@@ -253,7 +253,7 @@ def _run(view: ModuleView, i: int) -> Part:
     films = "".join(_film(view, run, name) for name in run["films"])
     try:
         evaluation = _evaluation(run)
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
         evaluation = ""
         warnings.append("The evaluation in run.json cannot be read")
     shown = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -18,7 +19,13 @@ MAX_FRAMES = 120  # of a film: a longer GIF is thinned out evenly
 MAX_WIDTH = 1000  # pixels of a picture: a wider one is scaled down
 FILM_QUALITY, PICTURE_QUALITY = 80, 90  # of WebP; pictures beside the original's are lossless
 
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+MAX_PIXELS = 2**28  # of a film's frames together, before they are scaled down
+
+# What reading a damaged picture may raise.
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error,
+    MemoryError, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class Picture(TypedDict):
@@ -41,13 +48,13 @@ class Film(TypedDict):
 
 def read_sheet(path: Path) -> Picture:
     """Reads a sheet of grey images that an original drew, every pixel as it is."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         return encode(image.convert("L"))
 
 
 def read_picture(path: Path, counterpart: Picture | None = None) -> Picture:
     """Reads a figure; if the original drew it, too, its grid alone and of the original's size."""
-    with Image.open(path) as file:
+    with Image.open(path, formats=["PNG"]) as file:
         image = file.convert("RGB")
     grid = inside_axes(image.convert("L")) if counterpart else None
     if counterpart and grid:
@@ -85,13 +92,15 @@ def read_film(path: Path, labels: Sequence[str]) -> tuple[Film, Picture]:
     Returns:
       The film, and its last frame as a small picture.
     """
-    with Image.open(path) as gif:
+    with Image.open(path, formats=["GIF"]) as gif:
         if gif.height <= CAPTION_HEIGHT:
             raise ValueError(f"{path} has no room for a frame")
         count = getattr(gif, "n_frames", 1)
         if len(labels) != count:
             labels = [f"picture {i + 1}" for i in range(count)]
         kept = np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))
+        if len(kept) * gif.width * gif.height > MAX_PIXELS:
+            raise ValueError(f"{path} is too large")
         frames = []
         for i in kept:
             gif.seek(int(i))
