@@ -82,6 +82,13 @@ class Document:
         return f"{self.number} {self.section}".strip()
 
     @property
+    def kept_variants(self) -> dict[str, str]:
+        """Each variant's folder below `artifacts/reference`, with its module and options."""
+        return {
+            f"{self.module}/{v.name}": " ".join([self.module, *v.options]) for v in self.variants
+        }
+
+    @property
     def round_name(self) -> str:
         """What a row of the history counts."""
         return "step" if self.steps_per_row > 1 else "epoch"

@@ -231,8 +231,8 @@ def renew(document: Document) -> None:
             f"{module}: the first {FIRST_STEPS} losses differ by {difference:.1e}: make the runs"
             " again"
         )
-    for variant in document.variants:
-        check_variant(port, kept.REFERENCE / module / variant.name)
+    for run in document.kept_variants:
+        check_variant(port, kept.REFERENCE / run)
     now = _probe(module)
     changed = next(differences(now, content["probe"]), None)
     if changed is not None:

@@ -12,7 +12,7 @@ grid instead: every picture of the grid serves all images. The results go to
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,18 @@ PLANE = tuple(module for module in MODULES if program(module).likelihood != "bin
 
 
 def integrated(
-    experiment: Experiment, likelihood: str, step: float = STEP, reach: float = REACH
+    experiment: Experiment,
+    likelihood: str,
+    conditional: bool,
+    step: float = STEP,
+    reach: float = REACH,
 ) -> np.ndarray:
     """log p(x) of each test image under a trained model, in nats, [n].
 
     Args:
       experiment: with the trained model; its codes have two dimensions.
       likelihood: "gaussian" or "grey", see `evaluation.LIKELIHOODS`.
+      conditional: whether decoder or prior depend on the label; then each class has a grid.
       step: between two codes of the grid.
       reach: of the grid, from the prior's mean.
     """
@@ -55,29 +60,17 @@ def integrated(
     codes = grid_codes(axis, axis).reshape(-1, 2)
     log_prior = -0.5 * (codes**2).sum(axis=1) - np.log(2 * np.pi) + 2 * np.log(step)
     found = np.full(len(x), -np.inf)
-    for label, images in groups(experiment, prior_mean):
+    classes = data.test_labels if conditional else np.zeros_like(data.test_labels)
+    for label in np.unique(classes):
+        images = np.flatnonzero(classes == label)
+        own = x[images]
         for start in tqdm(range(0, len(codes), CHUNK), leave=False, disable=None):
             z = codes[start : start + CHUNK] + prior_mean[images[0]]
-            pictures = experiment.pictures_of(z, np.full(len(z), label, np.uint8))
-            terms = log_probability(x[images], pictures.reshape(len(z), -1), likelihood)
+            pictures = experiment.pictures_of(z, np.full(len(z), label))
+            terms = log_probability(own, pictures.reshape(len(z), -1), likelihood)
             terms += log_prior[start : start + CHUNK]
             found[images] = np.logaddexp(found[images], logsumexp(terms, axis=1))
     return found + log_normaliser(likelihood)
-
-
-def groups(experiment: Experiment, prior_mean: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """The test images that share a grid of pictures: (label, their indices).
-
-    They are those of a class where the decoder sees the label, or the prior's mean depends on it.
-    """
-    z = np.repeat(prior_mean[:1], 2, axis=0)
-    first, second = experiment.pictures_of(z, np.arange(2, dtype=np.uint8))
-    if np.array_equal(first, second) and not np.ptp(prior_mean, axis=0).any():
-        yield 0, np.arange(len(prior_mean))
-        return
-    labels = experiment.data.test_labels
-    for label in np.unique(labels):
-        yield int(label), np.flatnonzero(labels == label)
 
 
 def log_probability(x: np.ndarray, pictures: np.ndarray, likelihood: str) -> np.ndarray:
@@ -89,6 +82,11 @@ def log_probability(x: np.ndarray, pictures: np.ndarray, likelihood: str) -> np.
     return x @ (np.log(p) - np.log1p(-p)).T + np.log1p(-p).sum(axis=1)
 
 
+def name_of(run: str) -> str:
+    """What the results call a run: "document", or the name of its variant."""
+    return run.partition("/")[2] or "document"
+
+
 def make(modules: Sequence[str]) -> None:
     """Integrates what the file does not have yet: the kept run of a module, and its variants."""
     content = kept.load_results(RESULTS)
@@ -96,12 +94,13 @@ def make(modules: Sequence[str]) -> None:
         port = program(module)
         kept.stamp(RESULTS, module, port.source_digest)
         entry = content.setdefault(module, {})
-        runs = {"document": kept.REFERENCE / module}
-        runs |= {v.name: kept.REFERENCE / module / v.name for v in DOCUMENTS[module].variants}
-        for name, folder in runs.items():
+        for run in (module, *DOCUMENTS[module].kept_variants):
+            name = name_of(run)
             if name not in entry:
-                experiment = port.reopen(folder, datasets.load(port.dataset, quiet=True))
-                entry[name] = float(integrated(experiment, port.likelihood).mean())
+                data = datasets.load(port.dataset, quiet=True)
+                experiment = port.reopen(kept.REFERENCE / run, data)
+                conditional = port.draw is not None
+                entry[name] = float(integrated(experiment, port.likelihood, conditional).mean())
                 kept.write(RESULTS, content)
                 print(f"{module} {name}: {entry[name]:.2f} nats per image", flush=True)
 
@@ -110,11 +109,9 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
     """A row for each kept model: its ELBO, and its log-likelihood as sampled and as integrated."""
     found = []
     for module in (m for m in PLANE if m in results):
-        options = {v.name: v.options for v in DOCUMENTS[module].variants}
-        for name, value in results[module].items():
-            folder = module if name == "document" else f"{module}/{name}"
-            evaluation = kept.load_record(folder)["evaluation"]
-            words = " ".join([module, *options.get(name, ())])
+        for run, words in ({module: module} | DOCUMENTS[module].kept_variants).items():
+            evaluation = kept.load_record(run)["evaluation"]
+            value = results[module][name_of(run)]
             numbers = (evaluation["elbo"], evaluation["log_likelihood"], value)
             found.append([f"`{words}`", *(signed(number, 2) for number in numbers)])
     return found

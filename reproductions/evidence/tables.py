@@ -116,8 +116,8 @@ def metric_of(metric: str, run: str) -> float:
       run: "mlp_vae", or "mlp_vae/elbo" for a variant.
     """
     if metric == "integrated":
-        module, _, variant = run.partition("/")
-        return float(kept.load_results(likelihood.RESULTS)[module][variant or "document"])
+        results = kept.load_results(likelihood.RESULTS)[run.partition("/")[0]]
+        return float(results[likelihood.name_of(run)])
     runs = [kept.load_record(run)] if "/" in run else kept.load_seeds(run)["runs"]
     return float(np.mean([(record["evaluation"] | record["results"])[metric] for record in runs]))
 
@@ -222,10 +222,8 @@ def quirks() -> Rows:
     for document in DOCUMENTS.values():
         runs = [run["evaluation"] for run in kept.load_seeds(document.module)["runs"]]
         rows.append([f"`{document.module}`", str(len(runs)), *_metrics(runs)])
-        for variant in document.variants:
-            record = kept.load_record(f"{document.module}/{variant.name}")
-            name = " ".join([document.module, *variant.options])
-            rows.append([f"`{name}`", "1", *_metrics([record["evaluation"]])])
+        for run, name in document.kept_variants.items():
+            rows.append([f"`{name}`", "1", *_metrics([kept.load_record(run)["evaluation"]])])
     return rows
 
 
@@ -258,10 +256,8 @@ def wanted() -> Rows:
         for run in kept.load_seeds(module)["runs"]:
             right = run["evaluation"]["wanted_digits"]["grid_right"]
             rows.append([f"`{module}`, seed {run['seed']}", *_shares(right, 225)])
-        for variant in DOCUMENTS[module].variants:
-            record = kept.load_record(f"{module}/{variant.name}")
-            right = record["evaluation"]["wanted_digits"]["grid_right"]
-            name = " ".join([module, *variant.options])
+        for run, name in DOCUMENTS[module].kept_variants.items():
+            right = kept.load_record(run)["evaluation"]["wanted_digits"]["grid_right"]
             rows.append([f"`{name}`, seed 0", *_shares(right, 225)])
     return rows
 

@@ -17,9 +17,8 @@ from common.pictures import CAPTION_HEIGHT, tile
 
 MAX_FRAMES = 120  # of a film: a longer GIF is thinned out evenly
 MAX_WIDTH = 1000  # pixels of a picture: a wider one is scaled down
-FILM_QUALITY, PICTURE_QUALITY = 80, 90  # of WebP; pictures beside the original's are lossless
-
 MAX_PIXELS = 2**28  # of a film's frames together, before they are scaled down
+FILM_QUALITY, PICTURE_QUALITY = 80, 90  # of WebP; pictures beside the original's are lossless
 
 # What reading a damaged picture may raise.
 UNREADABLE = (
