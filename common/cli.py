@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import io
+import os
 import signal
 import sys
 import typing
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import BadInput, Failure, Interrupted
-from common.settings import MAX_SEED, check_number, number_type
+from common.settings import MAX_SEED, checked_number, number_type
 from common.signals import signals_handled_by
 
 
@@ -25,6 +27,7 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
       command: what to run.
       debug: let failures through, with their tracebacks.
     """
+    _ready_streams()
     try:
         # SIGTERM ends a command as Ctrl-C does: in one line, with nothing half-written.
         with signals_handled_by(signal.default_int_handler, signal.SIGTERM):
@@ -40,6 +43,16 @@ def run_command(name: str, command: Callable[[], None], debug: bool = False) -> 
         failure = _as_failure(error)
         print(f"{name}: {' '.join(str(failure).splitlines())}", file=sys.stderr)
         return failure.exit_code
+
+
+def _ready_streams() -> None:
+    """Text that the terminal cannot show, or that nobody wants, does not end a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _as_failure(error: BaseException) -> Failure:
@@ -168,10 +181,9 @@ def bounded(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             value = text  # no number, as the check says
         try:
-            check_number(kind, value, low, high)
+            return checked_number(kind, value, low, high)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
-        return value
 
     return parse_number
 
@@ -198,6 +210,9 @@ def new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
     if path.exists() and not path.is_file():  # a device or a pipe, which would be replaced
         raise argparse.ArgumentTypeError(f"{path} is no ordinary file")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {nearest}")
     return path
 
 

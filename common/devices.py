@@ -90,12 +90,20 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": {  # 0: one per core
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads()
-            or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),
+            or _number_in("TF_NUM_INTRAOP_THREADS"),
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads()
-            or int(os.environ.get("TF_NUM_INTEROP_THREADS") or 0),
+            or _number_in("TF_NUM_INTEROP_THREADS"),
         },
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
     }
+
+
+def _number_in(variable: str) -> int:
+    """The number in an environment variable; 0 where there is none, as TensorFlow reads it."""
+    try:
+        return int(os.environ.get(variable, ""))
+    except ValueError:
+        return 0
 
 
 def other_versions(constraints: Path = CONSTRAINTS) -> list[str]:

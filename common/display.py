@@ -105,7 +105,10 @@ class TensorBoard(Listener):
 
     def __init__(self, folder: Path, round_name: str) -> None:
         self._round_name = round_name
-        self._writer = tf.summary.create_file_writer(str(folder))
+        try:
+            self._writer = tf.summary.create_file_writer(str(folder))
+        except tf.errors.OpError as error:
+            raise OSError("the files for TensorBoard cannot be written") from error
 
     def on_round(self, progress: Progress, report: str | None) -> None:
         row = progress.rows[-1]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import classifier
+from common.errors import TrainingFailed
 from common.lazy import tf
 from common.pictures import grid_codes, normal_quantiles
 from common.training import Experiment, Posterior, in_batches
@@ -94,6 +95,9 @@ def evaluate(
       `log_likelihood_se`, all in nats per image; `objective`, the document's own, as it reduces it
       over a batch; `kl_weight` that it gives the KL (1 in an ELBO); `active_units`;
       `effective_samples`, the median of (sum w)^2 / sum w^2; and what they were made from.
+
+    Raises:
+      TrainingFailed: the loss of a test image is not finite.
     """
     step = tf.function(
         lambda *batch: per_image(experiment, *batch), reduce_retracing=True,
@@ -104,6 +108,8 @@ def evaluate(
     eps = experiment.chance.codes("elbo", (n, experiment.latent_dim)).astype(experiment.dtype)
     whole = in_batches(step, data.test_images, data.test_labels, eps)
     reconstruction, kl, _ = (part.astype(np.float64) for part in whole)
+    if not np.isfinite(reconstruction + kl).all():
+        raise TrainingFailed("the loss of some test images is not finite")
     elbo = log_normaliser(likelihood) - float(np.mean(reconstruction + kl))
     differences, spread, effective = [], [], []
     for i in track(range(min(images, n))):

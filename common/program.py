@@ -126,8 +126,10 @@ class Program:
           data: the module's data set.
 
         Raises:
-          BadInput: there is no finished run of this module.
+          BadInput: there is no finished run of this module, or the data set is another one.
         """
+        if data.name != self.dataset:
+            raise BadInput(f"{self.name} was trained on {self.dataset}, not on {data.name}")
         config, chance, dtype, weights = self._finished(folder)
         experiment = self.experiment(config, data, chance, dtype)
         assign(experiment.variables, weights, _unfit(folder))
@@ -135,7 +137,7 @@ class Program:
 
     def _finished(self, folder: str | Path) -> tuple[Any, Chance, str, Sequence[np.ndarray]]:
         """With what a finished run was made, and its trained weights."""
-        record, weights = read_finished(self.name, Path(folder))
+        record, weights = read_finished(Path(folder), [self.name])
         return self.config_of(record, Path(folder)), Seeded(record.seed), record.dtype, weights
 
     def evaluate(
@@ -251,6 +253,7 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         if not quiet:
             _warn(program, changed, devices.other_versions())
         config = program.config_of(record, run.folder)
+        record.config = dataclasses.asdict(config)
         experiment = program.experiment(config, data, Seeded(record.seed), record.dtype)
         if not quiet:
             print(f"{program.name}: {experiment.steps:,} steps, in {run.folder}", flush=True)
@@ -290,10 +293,10 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
 
 def _how_to_continue(program: Program, run: Run, options: argparse.Namespace) -> str:
     """The command that takes up a run."""
-    again = f"python -m reproductions.{program.name} --resume --output"
-    again += f" {shlex.quote(str(run.folder))}"
+    again = f"python -m reproductions.{program.name} --resume"
+    again += f" --output={shlex.quote(str(run.folder))}"
     if options.data_dir:
-        again += f" --data-dir {shlex.quote(str(options.data_dir))}"
+        again += f" --data-dir={shlex.quote(str(options.data_dir))}"
     if options.tensorboard:
         again += " --tensorboard"
     return again
@@ -327,6 +330,8 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
     run.write_arrays("weights.npz", weights)
     record.results = program.results(experiment)
     posterior = evaluation.encode_test_set(experiment)
+    record.evaluation = program.evaluate(experiment, posterior.z_mean)
+    evaluated = time.monotonic()
     note = _note(run, program)
     pictures = usual_pictures(program, experiment, progress, posterior)
     for name, picture in (pictures | program.pictures(experiment, progress)).items():
@@ -338,12 +343,10 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
     captions = [f"{digits}{caption}" for caption in ("before training", *captions)]
     run.write("training.gif", gif(progress.frames, captions))
     record.results |= {f"final_{k}": v for k, v in progress.rows[-1].items() if k != "seconds"}
-    drawn = time.monotonic()
-    record.evaluation = program.evaluate(experiment, posterior.z_mean)
     record.seconds = {
         "training": progress.seconds,
-        "pictures": drawn - began,
-        "evaluation": time.monotonic() - drawn,
+        "evaluation": evaluated - began,
+        "pictures": time.monotonic() - evaluated,
     }
     (run.folder / PREVIEW).unlink(missing_ok=True)
     record.finished = True

@@ -18,9 +18,9 @@ import hashlib
 import io
 import json
 import os
+import sys
 import typing
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -38,11 +38,6 @@ from common.training import Progress, Row
 
 RUNS = Path("artifacts") / "runs"
 KEPT_CHECKPOINTS = 2
-# What reading a damaged npz may raise; the last two where it is an npy.
-DAMAGE = (
-    ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    TypeError, AttributeError,
-)  # fmt: skip
 # Files of `common` that no number of a run passes through.
 NO_NUMBERS = {
     "cli", "display", "plotting", "expected", "errors", "files", "signals", "fetching",
@@ -126,7 +121,7 @@ def read_record(folder: Path, modules: Collection[str] = ()) -> Record:
         raise BadInput(f"{folder} holds no run: name the folder that holds its run.json")
     try:
         record = Record.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is damaged: its run cannot be used ({error})") from error
     if modules and record.module not in modules:
         raise BadInput(f"{folder} holds a run of {record.module}, not of {', '.join(modules)}")
@@ -238,23 +233,38 @@ def unfinished_run(module: str, output: Path | None) -> Iterator[Run]:
         yield Run(output, record)
 
 
-def read_finished(module: str, folder: Path) -> tuple[Record, list[np.ndarray]]:
+def read_finished(folder: Path, modules: Collection[str]) -> tuple[Record, list[np.ndarray]]:
     """The record and the trained variables of a finished run.
 
     Raises:
-      BadInput: there is no finished run of this module in the folder.
+      BadInput: there is no finished run of these modules in the folder.
     """
-    record = finished_record(folder, [module])
+    record = finished_record(folder, modules)
     path = folder / "weights.npz"
     if not path.exists():
         raise BadInput(
             f"{folder} was kept without its weights: train the module again to have them"
         )
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return record, [archive[name] for name in sorted(archive.files)]
-    except (*DAMAGE, OSError) as error:
+        weights = read_npz(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({error})") from error
+    return record, [weights[name] for name in sorted(weights)]
+
+
+def read_npz(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an npz file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ValueError("it is no npz file")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # a dozen kinds: of the zip, of an array's header, of its size
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def source_digest(module: Path) -> str:
@@ -306,8 +316,15 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def read_csv(text: str) -> list[Row]:
-    """The rows that `to_csv` wrote."""
-    return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    """The rows that `to_csv` wrote.
+
+    Raises:
+      ValueError: the text is damaged.
+    """
+    try:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    except (csv.Error, TypeError) as error:  # the latter: a row is too long or too short
+        raise ValueError(str(error)) from error
 
 
 class CheckpointFolder:
@@ -317,7 +334,7 @@ class CheckpointFolder:
         self._folder, self._write_history = folder, write_history
 
     def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:
-        """Writes a checkpoint, then removes all but the latest two."""
+        """Writes a checkpoint, then removes all but this and the one before."""
         self._folder.mkdir(exist_ok=True)
         entries = dict(vars(progress))
         arrays = {"losses": entries.pop("losses"), "frames": np.array(entries.pop("frames"))}
@@ -326,23 +343,26 @@ class CheckpointFolder:
         np.savez(content, **arrays, **state)  # type: ignore[arg-type]
         data = content.getvalue()
         digest = hashlib.sha256(data).hexdigest()[:16]
-        write_atomically(self._folder / f"step-{progress.step:09d}-{digest}.npz", data)
+        path = self._folder / f"step-{progress.step:09d}-{digest}.npz"
+        write_atomically(path, data)
         self._write_history(progress.rows)
-        for old in self._files()[KEPT_CHECKPOINTS:]:
+        files = self._files()
+        # A file of a later step is a damaged one: the run did not go on from it.
+        kept = [file for file in files if file.name <= path.name][:KEPT_CHECKPOINTS]
+        for old in set(files).difference(kept):
             old.unlink(missing_ok=True)
 
     def latest(self) -> tuple[Progress, dict[str, np.ndarray]] | None:
         """The newest checkpoint that is whole, or None."""
         for path in self._files():
             data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest()[:16] != path.stem.rpartition("-")[2]:
-                continue  # cut short or altered: the one before it
-            with contextlib.suppress(zipfile.BadZipFile, KeyError, TypeError, ValueError):
-                with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                    state = {name: archive[name] for name in archive.files}
-                entries = json.loads(str(state.pop("progress")))
-                frames = list(state.pop("frames"))
-                return Progress(**entries, losses=state.pop("losses"), frames=frames), state
+            if hashlib.sha256(data).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    state = read_npz(data)
+                    entries = json.loads(str(state.pop("progress")))
+                    frames = list(state.pop("frames"))
+                    return Progress(**entries, losses=state.pop("losses"), frames=frames), state
+            print(f"{path} is damaged: it is left out", file=sys.stderr)
         return None
 
     def _files(self) -> list[Path]:
@@ -360,7 +380,7 @@ def _new_folder(folder: Path) -> Path:
 
 def _next_number(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    number = max((int(p.name) for p in root.glob("[0-9]*") if p.name.isdigit()), default=0)
+    number = max((int(p.name) for p in root.glob("[0-9]*") if p.name.isdecimal()), default=0)
     while True:
         number += 1
         with contextlib.suppress(FileExistsError):  # another run took it: the next one

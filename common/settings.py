@@ -7,6 +7,7 @@ command line, whose options are made from the same fields.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import types
 import typing
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Settings:
     """Base of every Config: a frozen dataclass whose fields are made by the functions above."""
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Checks the values, and makes plain numbers of NumPy's.
 
         Raises:
           BadInput: one of them is no number, out of bounds or no choice.
@@ -56,9 +57,10 @@ class Settings:
         hints = typing.get_type_hints(type(self))
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             try:
-                _check(item, number_type(hints[item.name]), getattr(self, item.name))
+                value = _checked(item, number_type(hints[item.name]), getattr(self, item.name))
             except ValueError as error:
                 raise BadInput(f"{item.name}: {error}") from None
+            object.__setattr__(self, item.name, value)  # the dataclass is frozen
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -67,23 +69,37 @@ class Settings:
         return {f.name: getattr(self, f.name) for f in fields if f.metadata.get("trains", True)}
 
 
-def _check(item: dataclasses.Field[Any], kind: type, value: Any) -> None:
-    """Raises ValueError, with a sentence, if a value is not allowed for a field."""
+def _checked(item: dataclasses.Field[Any], kind: type, value: Any) -> Any:
+    """The value of a field. Raises ValueError, with a sentence, if it is not allowed."""
     if "options" in item.metadata:
         if value not in item.metadata["options"]:
             raise ValueError(f"{value!r} is none of {', '.join(item.metadata['options'])}")
-        return
+        return value
     if value is None and item.default is None:
-        return
-    check_number(kind, value, *item.metadata["bounds"])
+        return value
+    return checked_number(kind, value, *item.metadata["bounds"])
 
 
-def check_number(kind: type, value: Any, low: float, high: float) -> None:
-    """Raises ValueError, with a sentence, if a value is no number of this kind and in bounds."""
-    what = "a whole number" if kind is int else "a number"
-    number = isinstance(value, int) or (kind is float and isinstance(value, float))
+def checked_number(kind: type, value: Any, low: float, high: float) -> Any:
+    """The value as an int or a float.
+
+    Raises:
+      ValueError: with a sentence; it is no number of this kind, or out of bounds.
+    """
+    abstract = numbers.Integral if kind is int else numbers.Real
+    number = isinstance(value, abstract) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # NaN and infinity fail this, too
+        what = "a whole number" if kind is int else "a number"
         raise ValueError(f"{value!r} is not {what} from {low:,} to {high:,}")
+    return kind(value)
+
+
+def check_digit(digit: int) -> None:
+    """Raises BadInput if `digit` is none of 0 .. 9."""
+    try:
+        checked_number(int, digit, 0, 9)
+    except ValueError as error:
+        raise BadInput(f"digit: {error}") from None
 
 
 def number_type(hint: Any) -> type:

@@ -207,9 +207,10 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray], complaint: st
     """Gives variables their values.
 
     Raises:
-      BadInput: with this complaint; there are more or fewer values, or they have other shapes.
+      BadInput: with this complaint; there are more or fewer values, or they have other shapes or
+        types.
     """
-    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+    if [(tuple(v.shape), v.dtype) for v in variables] != [(v.shape, v.dtype) for v in values]:
         raise BadInput(complaint)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -306,6 +307,7 @@ def fit(
     """Trains to the end, from the latest checkpoint if there is one.
 
     Raises:
+      BadInput: the checkpoint is of a longer run.
       TrainingFailed: a loss is not finite. The checkpoints are those from before.
       Interrupted: SIGINT or SIGTERM arrived; a checkpoint of this very step was saved.
     """
@@ -313,6 +315,11 @@ def fit(
     found = checkpoints.latest()
     if found is not None:
         progress, state = found
+        if progress.step > experiment.steps:
+            raise BadInput(
+                f"the checkpoint is of step {progress.step:,}, but the run has only"
+                f" {experiment.steps:,} steps: start a new run"
+            )
         trainer.restore(state)
     else:
         progress = Progress(frames=[experiment.frame()])

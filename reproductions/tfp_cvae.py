@@ -46,7 +46,7 @@ from common.lazy import tf, tf_keras, tfp
 from common.optimizers import KerasAdam
 from common.pictures import decoded, grid_codes, normal_quantiles, tile, to_uint8
 from common.program import Program
-from common.settings import Settings, choice, setting, variant
+from common.settings import Settings, check_digit, choice, setting, variant
 from common.training import Experiment, Losses, Posterior, Progress, Row, Validation
 
 CLASSES = 10
@@ -68,7 +68,7 @@ class Config(Settings):
     shuffle_buffer: int = setting(10_000, "images that the shuffle chooses from", 1, 60_000)
 
     objective: str = choice(("document", "elbo"), "minimise the loss as it is, or minus the ELBO")
-    mean_spread: float = variant(1, "factor that moves the initial class means apart", 1e-6, 1e6)
+    mean_spread: float = variant(1.0, "factor that moves the initial class means apart", 1e-6, 1e6)
     digit: int | None = variant(None, "the digit to draw (default: 8 and 9)", 0, 9, trains=False)
 
 
@@ -176,7 +176,11 @@ def pictures_of(model: Model, z: np.ndarray) -> np.ndarray:
 
 
 def sample(model: Model, digit: int, eps: np.ndarray) -> np.ndarray:
-    """Pictures [..., 28, 28] of a digit: its class mean + standard normal eps [..., 2], decoded."""
+    """Pictures [..., 28, 28] of a digit, 0 .. 9: its class mean + eps [..., 2], decoded.
+
+    The eps are standard normal where the pictures shall be drawn from the prior.
+    """
+    check_digit(digit)
     return pictures_of(model, class_means(model)[digit] + eps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -20,12 +21,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from common import display, plotting
-from common.cli import run_command
+from common.chance import Seeded
+from common.cli import new_file, output_file, run_command
 from common.errors import BadInput
 from common.lazy import tf
 from common.training import Progress, Trainer
 from reproductions import MODULES, program, rmsprop_vae
-from tests.conftest import evaluate_little, python, train_on
+from tests.conftest import evaluate_little, python, small, train_on
 
 pytestmark = pytest.mark.usefixtures("without_graphs")
 SMALL = ["--epochs", "1", "--batch-size", "1000", "--hidden", "4"]
@@ -152,6 +154,31 @@ heavy = {HEAVY} & set(sys.modules)
 assert not heavy, heavy
 """
     python(script)
+
+
+def test_output_that_nobody_wants_or_that_cannot_be_shown_ends_no_command() -> None:
+    script = f"""
+import os, sys
+from common.cli import run_command
+sys.stdout = None
+assert run_command("x", lambda: print("nobody sees it")) == 0
+sys.stdout = open({os.devnull!r}, "w", encoding="ascii")
+assert run_command("x", lambda: print("half of it: ½")) == 0
+"""
+    python(script)
+
+
+@pytest.mark.parametrize("kind", [new_file, output_file])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    kind: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kind("page.html") == Path("page.html")
+    Path("file").touch()
+    with pytest.raises(argparse.ArgumentTypeError):
+        kind("file/page.html")
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != here)
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot write to"):
+        kind("page.html")
 
 
 def test_a_command_whose_output_nobody_reads_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +316,11 @@ def test_a_run_that_goes_on_with_other_versions_says_so_and_keeps_both(
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [({"gan": 1}, "settings that mlp_vae cannot have"), ({}, "does not fit")],
+    [
+        ({"gan": 1}, "settings that mlp_vae cannot have"),
+        ({"hidden": True}, "hidden: True is not a whole number"),
+        ({}, "does not fit"),
+    ],
 )
 def test_a_run_with_other_settings_than_its_weights_is_one_line(
     damage: dict[str, int], said: str, mine: Path
@@ -312,7 +343,7 @@ def test_a_signal_before_and_after_the_training_is_one_line(
     assert signalled.main([*SMALL, "--output", "my run", "--quiet"]) == 130
     line = complaint(capsys, "mlp_vae")
     assert line.startswith("mlp_vae: stopped. Continue with: ")
-    assert line.endswith("--resume --output 'my run'\n")
+    assert line.endswith("--resume --output='my run'\n")
     assert signal.getsignal(signal.SIGTERM) == handler
     assert port.main(["--resume", "--output", "my run", "--quiet"]) == 0
 
@@ -326,6 +357,14 @@ def test_a_loss_that_is_not_finite_is_exit_4(
     assert "step 1 is nan" in text
     assert "learning rate 0.001" in text
     assert "checkpoint" in text
+
+
+def test_a_last_step_that_spoils_the_weights_is_exit_4(
+    on_sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ["--steps", "1", "--learning-rate", "1", "--quiet"]  # the loss is that of before it
+    assert program("rmsprop_vae").main(steps) == 4
+    assert "test images is not finite; the last checkpoint" in complaint(capsys, "rmsprop_vae")
 
 
 def test_a_batch_that_the_memory_does_not_hold_is_one_line(
@@ -349,6 +388,43 @@ def test_a_finished_run_can_be_loaded_again(mine: Path) -> None:
         program("tfp_cvae").load("mine")
 
 
+@pytest.mark.parametrize("module", ["mlp_cvae", "tfp_cvae"])
+@pytest.mark.parametrize("digit", [-1, 10, 2.0])
+def test_a_digit_that_there_is_not_is_one_line(module: str, digit: Any) -> None:
+    port = program(module)
+    model = port.build(port.config(), Seeded(0).initializer(), "float32")
+    assert port.draw is not None
+    assert port.draw(model, 9, np.zeros([3, 2])).shape == (3, 28, 28)
+    with pytest.raises(BadInput, match=rf"digit: {digit} is not a whole number from 0 to 9"):
+        port.draw(model, digit, np.zeros([3, 2]))
+
+
+def test_a_run_is_not_reopened_with_another_data_set(mine: Path) -> None:
+    port = program("mlp_vae")
+    assert port.reopen(mine, small("mnist")).steps
+    with pytest.raises(BadInput, match="trained on mnist, not on fashion_mnist"):
+        port.reopen(mine, small("fashion_mnist"))
+
+
+def test_a_setting_that_is_younger_than_the_run_has_its_default(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = json.loads((mine / "run.json").read_text())
+    del record["config"]["objective"]
+    change_record(mine, finished=False, config=record["config"])
+    assert program("mlp_vae").main(["--resume", "--output", "mine", "--quiet"]) == 0
+    assert json.loads((mine / "run.json").read_text())["config"]["objective"] == "document"
+
+
+def test_numbers_of_numpy_are_settings_as_pythons_are() -> None:
+    config = rmsprop_vae.Config(steps=np.int64(7), learning_rate=np.float32(0.5))
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == 7
+    assert config == rmsprop_vae.Config(steps=7, learning_rate=0.5)
+    for wrong in (True, np.True_, 7.0, "7", None, np.array([7])):
+        with pytest.raises(BadInput, match=r"steps: .* is not a whole number"):
+            rmsprop_vae.Config(steps=wrong)  # type: ignore[arg-type]
+
+
 # --- TensorBoard ----------------------------------------------------------------------------------
 
 
@@ -362,6 +438,12 @@ def test_tensorboard_gets_the_history_and_the_samples(on_sample: Path) -> None:
     tags = events.Tags()
     assert {"loss", "reconstruction", "kl"} <= set(tags["tensors"])
     assert "samples" in tags["tensors"]
+
+
+def test_files_for_tensorboard_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="for TensorBoard cannot be written"):
+        display.TensorBoard(tmp_path / "file" / "tensorboard", "epoch")
 
 
 def test_a_missing_tensorboard_is_one_line_and_creates_nothing(

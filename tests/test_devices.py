@@ -64,6 +64,14 @@ class FakeTensorFlow(ModuleType):
         return value
 
 
+@pytest.mark.parametrize(("value", "threads"), [("3", 3), ("", 0), ("abc", 0)])
+def test_the_number_of_threads_is_read_as_tensorflow_reads_it(
+    value: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", value)
+    assert devices.describe()["threads"]["intra_op"] == threads
+
+
 def test_a_gpu_multiplies_with_all_bits() -> None:
     assert not lazy.tf.config.experimental.tensor_float_32_execution_enabled()
 

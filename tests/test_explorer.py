@@ -241,6 +241,14 @@ def test_texts_are_whole_in_both_languages():
         assert missing == (set() if module in ("mlp_cvae", "tfp_cvae") else {"labels"})
 
 
+def test_damaged_measurements_are_one_line(tmp_path):
+    folder = tmp_path / "mlp_vae"
+    folder.mkdir()
+    (folder / "explorer.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(BadInput, match=r"explorer.npz is damaged .*make it again with python -m"):
+        build(tmp_path)
+
+
 def test_folder_without_models(tmp_path):
     with pytest.raises(BadInput, match="no trained models"):
         build(tmp_path)

@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on_and_keeps_its_options(
     for seed, (arguments, threads) in runs.items():
         assert arguments[:2] == ["-m", "reproductions.rmsprop_vae"]
         assert arguments[2:8] == ["--seed", seed, *SHORT]
-        assert arguments[8:12] == ["--data-dir", "data", "--output", f"seeds/seed-{seed}"]
+        assert arguments[8:11] == ["--data-dir", "data", f"--output=seeds/seed-{seed}"]
         assert ("--resume" in arguments) == (seed == "0")
         expected = (True, "1") if processes == "2" else (False, None)
         assert ("--quiet" in arguments, threads) == expected

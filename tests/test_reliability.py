@@ -40,7 +40,7 @@ def test_a_full_disk_is_one_line_and_harms_no_earlier_run(
         assert mlp_vae.main([*SMALL, "--output", str(disk / "run"), "--quiet"]) == 1
         said = one_line(capsys.readouterr().err)
         assert f"No space left on device, in {disk / 'run'}" in said
-        assert f"python -m reproductions.mlp_vae --resume --output {disk / 'run'}" in said
+        assert f"python -m reproductions.mlp_vae --resume --output={disk / 'run'}" in said
         assert_whole(disk / "run")
         assert outcome(Path("earlier")) == before
         # With room again, the run goes on where it was.
@@ -91,7 +91,7 @@ def test_a_signal_saves_and_names_the_command_to_continue(
     assert "Traceback" not in errors
     line = errors.splitlines()[-1]  # the one before may tell of other versions
     assert "stopped and saved after step" in line
-    assert f"python -m reproductions.mlp_vae --resume --output {folder}" in line
+    assert f"python -m reproductions.mlp_vae --resume --output={folder}" in line
     assert_whole(folder)
     assert list((folder / "checkpoints").iterdir())
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def test_a_run_of_another_module_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"module": "mlp_vae"}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"module": "mlp_vae"}', "[" * 100_000])
 def test_a_folder_without_a_run_is_refused(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
@@ -162,14 +163,31 @@ def test_a_damaged_record_is_refused(damage: dict[str, object], tmp_path: Path) 
         read_record(run.folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", npy()])
+def hostile(header: str) -> bytes:
+    """An archive with an array whose header is this text."""
+    text = header.encode()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("00.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    return content.getvalue()
+
+
+HEADERS = [
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + "0" * 15 + ",)}",  # 4 petabytes
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "(" * 300,
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + "0" * 40 + ",)}",
+    "{'descr': '" + "\0" * 9,
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", npy(), *map(hostile, HEADERS)])
 def test_weights_that_cannot_be_read_are_one_line(content: bytes, tmp_path: Path) -> None:
     run = made(tmp_path / "mine", finished=True)
     with pytest.raises(BadInput, match="kept without its weights"):
-        read_finished("mlp_vae", run.folder)
+        read_finished(run.folder, ["mlp_vae"])
     run.write("weights.npz", content)
     with pytest.raises(BadInput, match=r"weights.npz cannot be read"):
-        read_finished("mlp_vae", run.folder)
+        read_finished(run.folder, ["mlp_vae"])
 
 
 def test_weights_with_any_byte_altered_are_one_line_or_read(tmp_path: Path) -> None:
@@ -180,7 +198,7 @@ def test_weights_with_any_byte_altered_are_one_line_or_read(tmp_path: Path) -> N
     for i in range(len(whole)):
         run.write("weights.npz", whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
         try:
-            read_finished("mlp_vae", run.folder)
+            read_finished(run.folder, ["mlp_vae"])
         except BadInput:
             refused += 1
     assert refused > len(whole) // 2
@@ -200,6 +218,12 @@ def test_history_comes_back_in_full() -> None:
     rows = [{"epoch": 1.0, "loss": 1 / 3}, {"epoch": 2.0, "loss": 1e-300}]
     assert read_csv(to_csv(rows)) == rows
     assert to_csv([]) == ""
+
+
+@pytest.mark.parametrize("text", ["a\n1,2\n", "a,b\n1\n", "a\nx\n", 'a\n"' + "1" * 200_000])
+def test_a_damaged_history_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_csv(text)
 
 
 def progress(step: int) -> Progress:
@@ -256,6 +280,24 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     found = checkpoints.latest()
     assert found is not None
     assert found[0].step == 2
+
+
+def test_a_new_checkpoint_outlives_damaged_ones_of_later_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = saved(tmp_path / "c", [8, 9])
+    later = sorted((tmp_path / "c").iterdir())
+    for path in later:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert checkpoints.latest() is None
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{path} is damaged: it is left out" for path in reversed(later)]
+    for step in (1, 2):
+        saved(tmp_path / "c", [step])
+        found = checkpoints.latest()
+        assert found is not None
+        assert found[0].step == step
+    assert capsys.readouterr().err == ""
 
 
 def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:

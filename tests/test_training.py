@@ -107,7 +107,8 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
     first, *_ = state
     wrong = {"missing": {k: v for k, v in state.items() if k != first},
              "surplus": state | {"state_999": state[first]},
-             "shape": state | {first: state[first][:-1]}}  # fmt: skip
+             "shape": state | {first: state[first][:-1]},
+             "type": state | {first: state[first].astype(np.float64)}}  # fmt: skip
     for damaged in wrong.values():
         with pytest.raises(BadInput, match="of another model or optimiser"):
             trainer.restore(damaged)
@@ -140,6 +141,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(value: str, tmp_pat
         fit(dataclasses.replace(experiment, loss=spoiled), folder, [Silent()])
     found = folder.latest()
     assert found is None or found[0].step < 23
+
+
+def test_a_checkpoint_of_a_longer_run_is_refused(tmp_path: Path) -> None:
+    data, folder = small("mnist"), checkpoints(tmp_path)
+    fit(mlp(data), folder)
+    with pytest.raises(BadInput, match=r"of step 40, but the run has only 20 steps"):
+        fit(dataclasses.replace(mlp(data), steps=20), folder)
 
 
 def test_validation_returns_every_image_once() -> None:

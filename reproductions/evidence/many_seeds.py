@@ -9,7 +9,6 @@ the runs ended with.
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -142,7 +141,7 @@ def _start(
     module: str, folder: Path, options: Sequence[str], alone: bool
 ) -> subprocess.Popen[bytes]:
     """Makes or completes a run in a process of its own."""
-    command = [sys.executable, "-m", f"reproductions.{module}", *options, "--output", str(folder)]
+    command = [sys.executable, "-m", f"reproductions.{module}", *options, f"--output={folder}"]
     command += ["--resume"] if find_record(folder) else []
     command += [] if alone else ["--quiet"]
     return subprocess.Popen(command, env=os.environ | ({} if alone else ONE_THREAD))
@@ -151,7 +150,7 @@ def _start(
 def _last_row(run: Path) -> Row:
     try:
         return read_csv((run / "history.csv").read_text(encoding="utf-8"))[-1]
-    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, IndexError) as error:
         raise BadInput(
             f"{run}: history.csv is missing or cannot be read: remove the folder and run this again"
         ) from error

@@ -21,10 +21,10 @@ import numpy as np
 
 from common import chance
 from common.datasets import Dataset
-from common.errors import BadInput
+from common.errors import BadInput, Interrupted
 from common.evaluation import encode_test_set
 from common.program import Program, usual_pictures
-from common.runs import DAMAGE
+from common.runs import read_npz
 from common.training import Experiment, Listener, Progress, fit
 from reproductions.evidence.documents import DOCUMENTS, of_number
 from reproductions.evidence.lockstep import HORIZON, VARIABLE_FLOOR, VARIABLE_LEARNING_RATES
@@ -83,14 +83,12 @@ def load(path: Path) -> Recording:
       BadInput: one of its two files is missing or damaged.
     """
     try:
-        archive = path.with_suffix(".npz")
-        with archive.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            numbers = {name: arrays[name] for name in arrays.files}
+        numbers = read_npz(path.with_suffix(".npz").read_bytes())
         words = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(words, dict) or not {"document", "precision", "marks"} <= words.keys():
             raise ValueError("not the words of a miniature")
         return Recording(words, numbers)
-    except (*DAMAGE, OSError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no whole miniature ({error})") from error
 
 
@@ -179,7 +177,10 @@ def train(experiment: Experiment, recording: Recording) -> Trained:
     watch = Watch(experiment, recording.words["marks"])
     pictures = SixteenCodes(experiment) if recording.words["document"] == "002" else None
     listeners: list[Listener] = [watch, *([] if pictures is None else [pictures])]
-    progress = fit(experiment, Forgetful(), listeners)
+    try:
+        progress = fit(experiment, Forgetful(), listeners)
+    except Interrupted:  # nothing was saved
+        raise Interrupted("interrupted") from None
     return Trained(experiment, progress, watch, pictures)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.pictures import normal_quantiles
-from common.runs import read_record
+from common.runs import read_npz, read_record
 from reproductions import MODULES, rmsprop_vae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
@@ -39,7 +39,7 @@ def build(reference: Path) -> str:
     """The page, from the runs below a folder that have `weights.npz` and `explorer.npz`.
 
     Raises:
-      BadInput: there is none.
+      BadInput: there is none, or one is damaged.
     """
     modules: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
@@ -102,8 +102,11 @@ def _numbers(array: np.ndarray) -> list[Any]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        return read_npz(path.read_bytes())
+    except ValueError as error:
+        again = f"python -m reproductions.explorer.measure {path.parent}"
+        raise BadInput(f"{path} is damaged ({error}): make it again with {again}") from error
 
 
 # --- Weights --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.runs import finished_record, read_finished
+from common.runs import read_finished
 from reproductions.elbo_cvae import THRESHOLD
 from reproductions.explorer.networks import Layer, Network, apply, sigmoid
 
@@ -76,8 +76,8 @@ def load(folder: str | Path) -> Model:
     Raises:
       BadInput: there is no finished run of a module here in the folder.
     """
-    module = finished_record(Path(folder), MAKERS).module
-    return MAKERS[module](read_finished(module, Path(folder))[1])
+    record, weights = read_finished(Path(folder), MAKERS)
+    return MAKERS[record.module](weights)
 
 
 def tensors(model: Model) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import inspect
 import re
@@ -199,7 +198,7 @@ def read_run(
     try:
         rows = read_csv((folder / "history.csv").read_text(encoding="utf-8"))
         history = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    except (OSError, ValueError, TypeError, csv.Error):
+    except (OSError, ValueError):
         problems.append("history.csv is missing or cannot be read")
     pictures: dict[str, Picture] = {}
     films: dict[str, Film] = {}
