@@ -152,7 +152,7 @@ def make_quick(document: Document, runs: Path, processes: int) -> None:
     }
     rows = []
     for seed, folder in enumerate(completed_runs(module, jobs, processes)):
-        last = read_csv((folder / "history.csv").read_text())[-1]
+        last = read_csv((folder / "history.csv").read_text(encoding="utf-8"))[-1]
         rows.append({"seed": seed, **{c: last[c] for c in COLUMNS if c in last}})
     kept.write(f"{module}/seeds.json", kept.load_seeds(module) | {"quick_runs": rows})
 
@@ -201,7 +201,7 @@ MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png", "explorer.npz")
 
 def curves(run: Path) -> dict[str, Any]:
     """What is kept of a run: the curves of its history, its final results and its evaluation."""
-    rows = read_csv((run / "history.csv").read_text())
+    rows = read_csv((run / "history.csv").read_text(encoding="utf-8"))
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {
         name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]
