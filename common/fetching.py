@@ -23,6 +23,8 @@ class SourceFailed(Exception):
 
 def reason(error: Exception) -> str:
     """What an exception says, without errno and path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error.args[-1]) if error.args else type(error).__name__
 
 
@@ -63,7 +65,7 @@ class Client:
                 process.wait()
             if process.returncode != 0:
                 log.seek(0)
-                raise SourceFailed(complaint(log.read()) or f"{command[0]} failed")
+                raise SourceFailed(complaint(log.read()) or f"{Path(command[0]).stem} failed")
 
     def _watch(self, process: subprocess.Popen[bytes], started: str) -> None:
         fetched, heard = 0, time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 
 
@@ -24,10 +25,20 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):  # it names what the reader knows
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Waits a little where Windows refuses, because another program has the file open."""
+    for seconds in (0.05, 0.1, 0.2, 0.4, 0.8):
+        with contextlib.suppress(PermissionError):
+            os.replace(temporary, path)
+            return
+        time.sleep(seconds)
+    os.replace(temporary, path)

@@ -7,12 +7,11 @@ back a trained model.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from common import datasets, devices, evaluation, plotting
 from common.chance import Chance, Initializer, Seeded
-from common.cli import parse, run_command
+from common.cli import parse, quoted, run_command
 from common.datasets import SPECS, Dataset
 from common.display import Display, Preview, TensorBoard
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
@@ -108,7 +107,7 @@ class Program:
         """The trained model of a finished run.
 
         Args:
-          folder: of the run, for example `artifacts/runs/tfp_cvae/latest`.
+          folder: of the run, for example `artifacts/runs/tfp_cvae/0001`.
 
         Raises:
           BadInput: there is no finished run of this module.
@@ -215,7 +214,7 @@ def _unfit(folder: str | Path) -> str:
 # --- Opening a run --------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(program: Program, options: argparse.Namespace) -> Iterator[tuple[Run, Dataset]]:
     """Holds the folder of a new or an unfinished run."""
     if options.tensorboard:
@@ -271,7 +270,7 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         raise
     except OSError as error:  # a full disk, for example
         again = _how_to_continue(program, run, options)
-        what = f"{error.strerror or error}, in {run.folder}"
+        what = f"{error.strerror or error}, in {error.filename or run.folder}"
         raise Failure(f"{what}. When that is mended, continue with: {again}") from error
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise Failure(
@@ -294,9 +293,9 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
 def _how_to_continue(program: Program, run: Run, options: argparse.Namespace) -> str:
     """The command that takes up a run."""
     again = f"python -m reproductions.{program.name} --resume"
-    again += f" --output={shlex.quote(str(run.folder))}"
+    again += f" --output={quoted(run.folder)}"
     if options.data_dir:
-        again += f" --data-dir={shlex.quote(str(options.data_dir))}"
+        again += f" --data-dir={quoted(options.data_dir)}"
     if options.tensorboard:
         again += " --tensorboard"
     return again
@@ -348,7 +347,8 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
         "evaluation": evaluated - began,
         "pictures": time.monotonic() - evaluated,
     }
-    (run.folder / PREVIEW).unlink(missing_ok=True)
+    with contextlib.suppress(PermissionError):  # on Windows: a viewer has it open
+        (run.folder / PREVIEW).unlink(missing_ok=True)
     record.finished = True
     run.save()
 

@@ -350,7 +350,8 @@ class CheckpointFolder:
         # A file of a later step is a damaged one: the run did not go on from it.
         kept = [file for file in files if file.name <= path.name][:KEPT_CHECKPOINTS]
         for old in set(files).difference(kept):
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # on Windows: a virus scanner has it open
+                old.unlink(missing_ok=True)
 
     def latest(self) -> tuple[Progress, dict[str, np.ndarray]] | None:
         """The newest checkpoint that is whole, or None."""
@@ -421,4 +422,6 @@ def _point_latest(folder: Path) -> None:
     temporary = folder.parent / f".latest.{folder.name}"
     with contextlib.suppress(OSError):  # file systems without links do without
         temporary.symlink_to(folder.name)
+        if os.name == "nt":  # which does not replace a link to a folder
+            link.unlink(missing_ok=True)
         os.replace(temporary, link)

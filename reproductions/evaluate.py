@@ -1,6 +1,6 @@
 """`python -m reproductions.evaluate RUN ...`: the metrics of trained models, in nats per image.
 
-    python -m reproductions.evaluate artifacts/runs/tfp_cvae/latest
+    python -m reproductions.evaluate artifacts/runs/tfp_cvae/0001
 
 RUN is the folder of a finished run. For the conditional models a second table says how often the
 wanted digit was drawn; with runs of `tfp_cvae` it has a row for the original, from the pictures

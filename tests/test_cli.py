@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from common import display, plotting
 from common.chance import Seeded
-from common.cli import new_file, output_file, run_command
+from common.cli import new_file, output_file, quoted, run_command
 from common.errors import BadInput
 from common.lazy import tf
 from common.training import Progress, Trainer
@@ -166,6 +166,13 @@ sys.stdout = open({os.devnull!r}, "w", encoding="ascii")
 assert run_command("x", lambda: print("half of it: ½")) == 0
 """
     python(script)
+
+
+def test_paths_are_quoted_for_the_shell_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, spaced = Path("runs/1"), Path("my runs")
+    assert [quoted(plain), quoted(spaced)] == ["runs/1", "'my runs'"]
+    monkeypatch.setattr(os, "name", "nt")
+    assert [quoted(plain), quoted(spaced)] == ["runs/1", '"my runs"']
 
 
 @pytest.mark.parametrize("kind", [new_file, output_file])

@@ -65,6 +65,30 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "link").read_text() == "new"
 
 
+@pytest.mark.parametrize("refusals", [1, 5, 6])
+def test_a_file_that_another_program_has_open_is_tried_again(
+    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, replace = list(range(refusals)), os.replace
+
+    def refuse(*paths: Path) -> None:  # as Windows does
+        if left:
+            left.pop()
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    path = tmp_path / "file"
+    if refusals <= 5:
+        write_atomically(path, "content")
+        assert path.read_text() == "content"
+    else:
+        with pytest.raises(PermissionError):
+            write_atomically(path, "content")
+        assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_a_failure_leaves_the_old_file_and_nothing_else(

@@ -110,8 +110,9 @@ def completed_runs(
         raise Interrupted("stopped: the same command goes on with it") from None
     finally:
         bar.close()
-        for process in running.values():
-            process.terminate()  # it saves its run first
+        if os.name != "nt":  # where Ctrl-C has reached them, too, and `terminate` would kill them
+            for process in running.values():
+                process.terminate()  # it saves its run first
         for process in running.values():
             process.wait()
     if failed:
