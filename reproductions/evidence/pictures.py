@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from reproductions.evidence.equivalence import MARGINS, expected, in_history
 
 COLOURS = {"float64": "tab:blue", "float32": "tab:orange"}
 PLANTED = "tab:red"
+VERDICTS = {"accepted": "tab:green", "rejected": "tab:red", "not rejected": "tab:gray"}
 STEPS_AT = ((1.1, "float32"), (1.22, "float64"))  # in widths of the plot
 INTERVAL = "where a further run of the port is expected"
 LOWEST, HIGHEST = 1e-17, 1.0  # relative differences; equal losses are drawn at the lower edge
@@ -195,7 +197,7 @@ def mistakes(found: Sequence[dose_response.Row]) -> Figure:
     margin = 100 * MARGINS[0]
     axes.axvspan(-margin, margin, color="tab:green", alpha=0.12, lw=0)
     for y, row in enumerate(found):
-        colour = "tab:red" if row.verdict == "rejected" else "tab:green"
+        colour = VERDICTS[row.verdict]
         axes.plot(min(100 * row.final.difference, 100), y, "o", color=colour, ms=5)
         if row.final.difference > 1:
             axes.text(
@@ -218,13 +220,18 @@ def mistakes(found: Sequence[dose_response.Row]) -> Figure:
     axes.minorticks_off()
     names = [row.what if len(modules) == 1 else f"{row.module}: {row.what}" for row in found]
     axes.set_yticks(range(len(found)), names)
-    axes.set_title(f"{', '.join(modules)} with one mistake each: whole runs and lockstep", pad=34)
+    for y, (above, below) in enumerate(pairwise(found)):
+        if above.module != below.module:
+            axes.axhline(y + 0.5, color="black", lw=0.8)
+    figure.suptitle(f"{', '.join(modules)} with one mistake each: whole runs and lockstep")
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.axvline(0, color="black", lw=0.8)
     axes.grid(axis="x", alpha=0.3)
     label = "final loss against the original's, with its 90 % interval"
     label += f" (linear to ±{2 * margin:.0f} %, then logarithmic)\n"
-    label += "shaded: the margin; red: whole runs reject it"
+    label += "shaded: the margin; green: whole runs accept it; red: they reject it"
+    if any(row.verdict == "not rejected" for row in found):
+        label += "; grey: too few runs to say"
     if any(row.final.single for row in found):
         label += "\nthin line: of one run, where the original's next run would lie"
     axes.set_xlabel(label)
