@@ -237,8 +237,8 @@ def test_the_elbo_of_epoch_100_is_upstreams() -> None:
     assert np.abs(np.array(finals) - ELBO).max() <= ELBO_MARGIN
 
 
-def test_the_second_ten_seeds_of_mlp_vae_were_no_repetition_until_it_passed() -> None:
-    pocock = 0.0294  # nominal level of each of two looks, for 0.05 over both
+def test_the_seeds_of_mlp_vae_were_no_repetition_until_it_passed() -> None:
+    pocock = 0.0221  # nominal level of each of three looks, for 0.05 over all
     rows = equivalence.compare(DOCUMENTS["mlp_vae"])
     assert all((row.p() or 1.0) < pocock for row in rows)
 

@@ -74,7 +74,7 @@ def test_documents_are_in_the_order_of_the_modules() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_says_what_it_keeps_and_where_it_departs(module: str) -> None:
     docstring = ast.get_docstring(ast.parse(source(module))) or ""
-    assert docstring.startswith("Document 00")
+    assert docstring.startswith(f"Document {DOCUMENTS[module].name}:")
     for part in ("\nSource: ", "Names: ", "\nKept quirks\n", "\nDeviations\n", "#### References"):
         assert part in docstring
     assert f"python -m reproductions.{module}" in docstring

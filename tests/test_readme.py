@@ -26,6 +26,8 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for block in blocks((ROOT / READMES[0]).read_text(), "python"):
         exec(compile(block, READMES[0], "exec"), names)
     assert names["losses"].shape == (20, 3)  # type: ignore[attr-defined]
+    assert names["restored"].shape == (10, 28, 28)  # type: ignore[attr-defined]
+    assert names["experiment"].steps > 0  # type: ignore[attr-defined]
     assert names["eights"].shape == (2, 5, 28, 28)  # type: ignore[attr-defined]
 
 

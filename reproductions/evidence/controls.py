@@ -43,7 +43,7 @@ def closed_form_of_elbo_cvae(good: Callable[..., Losses]) -> Callable[..., Losse
     """The loss with the KL that its posterior allows in closed form."""
     from reproductions.elbo_cvae import encode, inputs
 
-    def loss(model: Any, images: Any, labels: Any, eps: Any) -> Losses:
+    def loss(model: Any, images: Any, labels: Any, eps: Any, **_: Any) -> Losses:
         reconstruction = good(model, images, labels, eps).reconstruction
         z_mean, z_log_var = encode(model, inputs(images, eps.dtype))
         kl = -0.5 * tf.reduce_sum(1 + z_log_var - z_mean**2 - tf.exp(z_log_var), axis=1)

@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _full_runs(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         "reproductions.evidence.full_runs",
-        "Makes the kept results: whole runs with the documents' own settings.",
+        "Makes the kept results: whole runs with the documents' own settings. What is kept already,"
+        " and made by the present code, is not made again: remove seeds.json to train it anew.",
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(MODULES), metavar="module",
