@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-BLUE, ORANGE, RED, GREEN = map(to_hex, ("tab:blue", "tab:orange", "tab:red", "tab:green"))
+BLUE, ORANGE, RED, GREEN, GREY = map(
+    to_hex, ("tab:blue", "tab:orange", "tab:red", "tab:green", "tab:gray")
+)
 COLOURS = {"float64": BLUE, "float32": ORANGE}
 FLOOR = {"float64": 1e-12, "float32": 1e-5}  # of the rule of equality
 HORIZON = {"float64": 1e-6, "float32": 1e-3}
@@ -173,7 +175,7 @@ def test_whole_runs_are_means_and_bands_of_all_seeds_with_the_printed_numbers(
         assert not bands
 
 
-def test_mistakes_are_red_exactly_where_whole_runs_reject_them() -> None:
+def test_mistakes_have_the_colour_of_the_verdict_of_whole_runs() -> None:
     """Each row's difference, its interval, and the steps at which the lockstep rejects it."""
     results = read(REFERENCE / dose_response.RESULTS)
     rows = dose_response.rows(results)
@@ -205,11 +207,12 @@ def test_mistakes_are_red_exactly_where_whole_runs_reject_them() -> None:
         assert points(dot) == [(pytest.approx(min(percent, 100)), y)]
         assert beside.get((80, y)) == (f"+{percent:,.0f} %" if percent > 100 else None)
         rejected = row.verdict == "rejected"
-        assert to_hex(dot.get_color()) == (RED if rejected else GREEN)
+        colours = {"rejected": RED, "accepted": GREEN, "not rejected": GREY}
+        assert to_hex(dot.get_color()) == colours[row.verdict]
         if abs(percent) > 8 or len(whole) < len(ours):
             assert rejected, "far away, or some of its runs never ended"
         if entry is None:
-            assert not rejected, "the right module"
+            assert row.verdict == "accepted", "the right module"
         if row.final.interval and percent <= 100:
             assert points(bars[y]) == [(pytest.approx(100 * x), y) for x in row.final.interval]
             assert bars[y].get_color() == dot.get_color()
