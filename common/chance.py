@@ -22,6 +22,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from common.errors import BadInput
+
 Tail = Literal["carry", "drop", "keep"]
 
 
@@ -79,9 +81,17 @@ class Batches:
           tail: what happens to the images of a pass that do not fill a batch. "carry": they begin
             the next batch, which the next pass completes (TF1's `next_batch`); "keep": they are a
             smaller batch of their own (tf.data, Keras); "drop": they are left out.
+
+        Raises:
+          BadInput: there is not one batch.
         """
         self.n, self.batch_size, self.tail = n, batch_size, tail
         self.steps_per_epoch = -(-n // batch_size) if tail == "keep" else n // batch_size
+        if self.steps_per_epoch < 1:
+            raise BadInput(
+                f"{n:,} training images do not fill a batch of {batch_size:,}: take more images, or"
+                " a smaller batch_size"
+            )
         self._permutation = lru_cache(maxsize=2)(permutation)
 
     def size(self, step: int) -> int:

@@ -48,6 +48,30 @@ class Dataset:
     test_images: np.ndarray  # [10000, 28, 28]
     test_labels: np.ndarray  # [10000]
 
+    def __post_init__(self) -> None:
+        """Checks the arrays, which may be somebody's own: any number of images and classes.
+
+        Raises:
+          BadInput: an array has another type or shape, or a label has no class name.
+        """
+        train, test = len(self.train_images), len(self.test_images)
+        for name, shape in (
+            ("train_images", (train, 28, 28)),
+            ("train_labels", (train,)),
+            ("test_images", (test, 28, 28)),
+            ("test_labels", (test,)),
+        ):
+            array, classes = getattr(self, name), len(self.class_names)
+            if array.dtype != np.uint8 or array.shape != shape:
+                raise BadInput(f"{name}: {array.dtype} {array.shape} is not uint8 {shape}")
+            if "labels" in name and array.max(initial=0) >= classes:
+                raise BadInput(f"{name}: {array.max()} has no name among the {classes} of classes")
+
+    @property
+    def title(self) -> str:
+        """Its name in titles of pictures."""
+        return SPECS[self.name].title if self.name in SPECS else self.name
+
 
 @dataclass(frozen=True)
 class Part:

@@ -22,7 +22,7 @@ import numpy as np
 from common import datasets, devices, evaluation, plotting
 from common.chance import Chance, Initializer, Seeded
 from common.cli import parse, quoted, run_command
-from common.datasets import SPECS, Dataset
+from common.datasets import Dataset
 from common.display import Display, Preview, TensorBoard
 from common.errors import BadInput, Failure, Interrupted, TrainingFailed
 from common.expected import expectation
@@ -378,7 +378,7 @@ def usual_pictures(
             experiment.round_name,
             program.total_axis(experiment.config),
             columns=program.columns,
-            title=f"{program.name}: training on {SPECS[data.name].title}",
+            title=f"{program.name}: training on {data.title}",
             reconstruction_unit=program.reconstruction_unit,
         ),
     }

@@ -12,6 +12,7 @@ from scipy import stats
 
 from common import chance
 from common.chance import Batches, Recorded, Seeded, SeededInitializer, buffered_shuffle
+from common.errors import BadInput
 from common.lazy import tf
 
 SIGMAS = 5  # a sample's moment may stray this many of its standard errors; measured: 1.8 at most
@@ -257,6 +258,14 @@ def test_batches_are_a_function_of_the_step_and_as_long_as_announced(
     for step in np.random.RandomState(0).permutation(steps).tolist():
         assert batches(step).tolist() == in_order[step]
         assert batches.size(step) == len(in_order[step])
+
+
+@pytest.mark.parametrize(
+    ("n", "tail"), [(11, "carry"), (11, "drop"), (0, "carry"), (0, "drop"), (0, "keep")]
+)
+def test_too_few_images_for_one_batch_are_refused(n: int, tail: chance.Tail) -> None:
+    with pytest.raises(BadInput, match=f"^{n} training images do not fill a batch of 12: "):
+        Seeded(0).batches(n, 12, tail)
 
 
 def test_the_orders_of_a_run_are_uniform() -> None:

@@ -18,6 +18,7 @@ import io
 import os
 import pickle
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -58,7 +59,10 @@ def made_up(name: str) -> tuple[Spec, list[np.ndarray]]:
     """A data set of random images, half of them compressible, and what is known of it."""
     generator = np.random.default_rng(DATASETS.index(name))
     unchecked = datasets.mnist_parts(*IMAGES, [""] * 4)
-    arrays = [generator.integers(0, 256, part.shape, np.uint8) for part in unchecked]
+    arrays = [
+        generator.integers(0, 256 if len(part.shape) > 1 else 10, part.shape, np.uint8)
+        for part in unchecked
+    ]
     for array in arrays:
         array[::2] = 7
     sums = [hashlib.sha256(array.data).hexdigest() for array in arrays]
@@ -797,6 +801,31 @@ def test_the_classes_have_their_names() -> None:
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
         "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     )  # fmt: skip
+
+
+# --- Images of one's own --------------------------------------------------------------------------
+
+
+def test_a_data_set_of_ones_own_has_any_size_and_number_of_classes() -> None:
+    images, labels = np.zeros([3, 28, 28], np.uint8), np.array([0, 1, 1], np.uint8)
+    assert Dataset("mine", ("a", "b"), images, labels, images[:0], labels[:0]).title == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train_images": np.zeros([3, 28, 28])}, "train_images: float64 (3, 28, 28) is not uint8"),
+        ({"train_images": np.zeros([3, 784], np.uint8)}, "train_images: uint8 (3, 784) is not"),
+        ({"train_labels": np.zeros(3, np.int64)}, "train_labels: int64 (3,) is not uint8 (3,)"),
+        ({"test_labels": np.zeros(4, np.uint8)}, "test_labels: uint8 (4,) is not uint8 (3,)"),
+        ({"test_labels": np.array([0, 2, 0], np.uint8)}, "test_labels: 2 has no name among the 2"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(change: dict[str, np.ndarray], told: str) -> None:
+    images, labels = np.zeros([3, 28, 28], np.uint8), np.zeros(3, np.uint8)
+    whole = Dataset("mine", ("a", "b"), images, labels, images, labels)
+    with pytest.raises(BadInput, match=f"^{re.escape(told)}"):
+        dataclasses.replace(whole, **change)
 
 
 # --- The registries -------------------------------------------------------------------------------

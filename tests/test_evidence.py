@@ -326,6 +326,15 @@ def test_runs_that_were_stopped_early_are_compared_up_to_there() -> None:
     assert [(c.quantity, len(c.ours)) for c in found] == [(f, 3) for f, _ in expected[2:]]
 
 
+def test_printed_ends_count_as_runs_at_the_end_and_nowhere_else() -> None:
+    theirs = [np.linspace(10, 1, 10), np.linspace(10, 1, 10)[:4]]
+    found = equivalence.of_curves("mlp_vae", "cost", theirs[:1], theirs, (2.0, 3.0))
+    assert [c.theirs.tolist() for c in found] == [[1, 2, 3], [5.5], [7, 7], [8.5, 8.5]]
+    assert [c.equivalent for c in found] == [None, None, None, None]
+    wrong = equivalence.of_curves("mlp_vae", "cost", [theirs[0] + 9], theirs, (2.0, 3.0))
+    assert wrong[0].equivalent is False
+
+
 # --- What a user is told --------------------------------------------------------------------------
 
 

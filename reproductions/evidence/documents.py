@@ -24,6 +24,7 @@ class Printed(NamedTuple):
     at: tuple[int, ...]  # epochs or steps
     values: tuple[float, ...]
     column: str  # of our history.csv
+    ends: bool = False  # whether each is the last number of that column in a whole run of its own
 
 
 class Headline(NamedTuple):
@@ -92,6 +93,11 @@ class Document:
     def round_name(self) -> str:
         """What a row of the history counts."""
         return "step" if self.steps_per_row > 1 else "epoch"
+
+    def printed_ends(self, column: str) -> tuple[float, ...]:
+        """The last numbers of a column of our history in whole runs that printed no others."""
+        printed = self.printed
+        return printed.values if printed and printed.ends and printed.column == column else ()
 
 
 DOCUMENTS = {
@@ -166,7 +172,9 @@ DOCUMENTS = {
             headline=Headline(
                 "test_elbo", "test ELBO after 100 epochs, nats", "−78.338, −78.327 (upstream)"
             ),
-            printed=Printed("printed upstream", (100, 100), (-78.338, -78.327), "test_elbo"),
+            printed=Printed(
+                "printed upstream", (100, 100), (-78.338, -78.327), "test_elbo", ends=True
+            ),
             short=Short(runs=2, epochs=25),
         ),
         Document(

@@ -236,12 +236,17 @@ def compare(document: Document, folder: Path = kept.REFERENCE) -> list[Compariso
     for recorded, column, label in document.curves:
         ours = kept.our_curves(document.module, column, folder, short=True)
         theirs = kept.original_curves(document.number, recorded)
-        comparisons += of_curves(document.module, label, ours, theirs)
+        ends = document.printed_ends(column)
+        comparisons += of_curves(document.module, label, ours, theirs, ends)
     return comparisons
 
 
 def of_curves(
-    module: str, label: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
+    module: str,
+    label: str,
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    ends: Sequence[float] = (),
 ) -> list[Comparison]:
     """The final value and the mean of a curve.
 
@@ -253,6 +258,7 @@ def of_curves(
       label: what the curve is.
       ours: for each seed [rounds].
       theirs: for each seed [rounds].
+      ends: final values of further runs of theirs, whose curves are not known.
     """
     whole = max(map(len, ours), default=0)
     found: list[Comparison] = []
@@ -262,13 +268,16 @@ def of_curves(
         if not a or not b:
             continue
         final, mean = f"{label}, final", f"{label}, whole curve"
-        if rounds < whole:
+        finals = [curve[-1] for curve in b]
+        if rounds == whole:
+            finals += ends
+        else:
             document = DOCUMENTS[module]
             count = rounds * document.steps_per_row
             final = f"{label}, {document.round_name} {count}"
             mean = f"{label}, first {count} {document.round_name}s"
         found += [
-            Comparison(module, final, np.stack(a)[:, -1], np.stack(b)[:, -1]),
+            Comparison(module, final, np.stack(a)[:, -1], np.array(finals)),
             Comparison(module, mean, np.stack(a).mean(1), np.stack(b).mean(1)),
         ]
     return found
@@ -288,11 +297,12 @@ def expected(document: Document) -> list[Expected]:
 
     A printed number is one draw. Its interval is that of our seeds' numbers at the same place and
     its two neighbours, at ALPHA over all that the document printed. The first round, which no other
-    is like, stands alone. One run of ours has no interval: then the list is empty.
+    is like, stands alone. The list is empty where we have one run, which has no interval, and where
+    the printed numbers are compared as ends of whole runs.
     """
     printed = document.printed
     curves = kept.our_curves(document.module, printed.column) if printed else []
-    if printed is None or len(curves) < 2:
+    if printed is None or printed.ends or len(curves) < 2:
         return []
     ours = np.stack(curves)
     found = []
@@ -318,6 +328,8 @@ def about_printed(document: Document, found: Sequence[Expected]) -> str:
       found: its `outliers`, each of which has a line of its own.
     """
     places = len(expected(document))
+    if document.printed and document.printed.ends:
+        return f"{document.module:12} the printed numbers are ends of whole runs: see above"
     if not places:
         return f"{document.module:12} no printed numbers, or one run: not compared"
     lines = [f"{document.module:12} {places - len(found)} of {places} printed numbers lie inside"]
