@@ -330,7 +330,15 @@ def read_csv(text: str) -> list[Row]:
 class CheckpointFolder:
     """The latest checkpoints of a run. A file's name carries its SHA-256, so damage is noticed."""
 
-    def __init__(self, folder: Path, write_history: Callable[[list[Row]], None]) -> None:
+    def __init__(
+        self, folder: Path, write_history: Callable[[list[Row]], None] = lambda rows: None
+    ) -> None:
+        """Uses a folder, which need not be there yet.
+
+        Args:
+          folder: of the checkpoints.
+          write_history: is called with the history after each checkpoint.
+        """
         self._folder, self._write_history = folder, write_history
 
     def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:

@@ -302,9 +302,16 @@ class Listener:
 
 
 def fit(
-    experiment: Experiment, checkpoints: Checkpoints, listeners: Sequence[Listener] = ()
+    experiment: Experiment,
+    checkpoints: Checkpoints | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Progress:
     """Trains to the end, from the latest checkpoint if there is one.
+
+    Args:
+      experiment: what is trained.
+      checkpoints: where they lie; None: nothing is saved.
+      listeners: are told how the training goes.
 
     Raises:
       BadInput: the checkpoint is of a longer run.
@@ -312,7 +319,7 @@ def fit(
       Interrupted: SIGINT or SIGTERM arrived; a checkpoint of this very step was saved.
     """
     trainer = Trainer(experiment)
-    found = checkpoints.latest()
+    found = checkpoints.latest() if checkpoints else None
     if found is not None:
         progress, state = found
         if progress.step > experiment.steps:
@@ -341,11 +348,13 @@ def fit(
                     listener.on_round(progress, report)
             progress.seconds += time.monotonic() - began
             done = progress.step == experiment.steps
-            if done or stop.is_set() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+            due = done or stop.is_set() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS
+            if checkpoints and due:
                 checkpoints.save(progress, trainer.state)
                 saved_at = time.monotonic()
             if stop.is_set():
-                raise Interrupted(f"stopped and saved after step {progress.step:,}")
+                saved = " and saved" if checkpoints else ""
+                raise Interrupted(f"stopped{saved} after step {progress.step:,}")
     return progress
 
 

@@ -14,7 +14,6 @@ from common.training import Experiment, Losses, fit
 from reproductions import program
 from reproductions.evidence import dose_response, kept
 from reproductions.evidence.documents import DOCUMENTS, RECORDED
-from reproductions.evidence.miniature import Forgetful
 from reproductions.evidence.mistakes import (
     OPTIMIZER,
     epsilon,
@@ -75,7 +74,7 @@ def test_a_whole_run_is_the_one_that_training_makes(monkeypatch: pytest.MonkeyPa
     short = dataclasses.replace(port, config=partial(port.config, steps=250, hidden=16))
     monkeypatch.setattr(dose_response, "program", lambda module: short)
     data = small("mnist")
-    progress = fit(port.experiment(short.config(), data, Seeded(3)), Forgetful())
+    progress = fit(port.experiment(short.config(), data, Seeded(3)))
     rows = dose_response.whole_run("rmsprop_vae", data, 3)
     assert len(rows) == 3
     np.testing.assert_allclose(rows, [row["loss"] for row in progress.rows], rtol=1e-6)

@@ -48,10 +48,11 @@ def test_the_results_are_those_of_the_present_code(module: str) -> None:
     digest = program(module).source_digest
     assert load_seeds(module)["source_sha256"] == digest, advice
     if not DOCUMENTS[module].unrecorded:
-        content = kept.load_lockstep(module)
-        assert content["source_sha256"] == digest, advice
-        assert [entry["precision"] for entry in content["entries"]] == ["float32", "float64"]
-        assert all(entry["passed"] for entry in content["entries"])
+        for name in ("lockstep", "miniature"):
+            content = kept.load_results(f"{module}/{name}.json")
+            assert content["source_sha256"] == digest, advice
+            assert [entry["precision"] for entry in content["entries"]] == ["float32", "float64"]
+            assert all(entry["passed"] for entry in content["entries"])
 
 
 @pytest.mark.parametrize("experiment", [dose_response, likelihood, rules, sharpness])

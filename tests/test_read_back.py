@@ -262,7 +262,7 @@ def test_the_last_frame_of_the_gif_is_the_trained_models(pair: Pair) -> None:
 
 
 def test_the_latest_checkpoint_is_the_end(pair: Pair) -> None:
-    found = CheckpointFolder(pair.folder / "checkpoints", lambda rows: None).latest()
+    found = CheckpointFolder(pair.folder / "checkpoints").latest()
     assert found is not None
     progress, state = found
     assert progress.step == pair.experiment.steps

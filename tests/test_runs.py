@@ -237,7 +237,7 @@ def progress(step: int) -> Progress:
 
 
 def saved(folder: Path, steps: list[int]) -> CheckpointFolder:
-    checkpoints = CheckpointFolder(folder, lambda rows: None)
+    checkpoints = CheckpointFolder(folder)
     for step in steps:
         checkpoints.save(progress(step), {"state_000": np.full([2], step, np.float32)})
     return checkpoints
@@ -306,11 +306,11 @@ def test_a_checkpoint_with_pickles_is_not_opened(tmp_path: Path) -> None:
     np.savez(content, progress=np.array([object()], dtype=object))
     digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
     (tmp_path / f"step-000000001-{digest}.npz").write_bytes(content.getvalue())
-    assert CheckpointFolder(tmp_path, lambda rows: None).latest() is None
+    assert CheckpointFolder(tmp_path).latest() is None
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
-    assert CheckpointFolder(tmp_path / "none", lambda rows: None).latest() is None
+    assert CheckpointFolder(tmp_path / "none").latest() is None
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(

@@ -59,10 +59,6 @@ def mlp(data: Dataset, block: int = 5) -> Experiment:
     return dataclasses.replace(experiment, block=block, compile_with_xla=False)
 
 
-def checkpoints(folder: Path) -> CheckpointFolder:
-    return CheckpointFolder(folder, lambda rows: None)
-
-
 def outcome(experiment: Experiment, progress: Progress) -> list[np.ndarray]:
     rows = [[v for k, v in row.items() if k != "seconds"] for row in progress.rows]
     weights = [v.numpy() for v in experiment.variables]
@@ -78,9 +74,9 @@ def assert_same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("step", [5, 20, 25, 40])  # within a round, at its end, in the next, last
 def test_a_stopped_run_resumes_to_the_same_bits(number: int, step: int, tmp_path: Path) -> None:
     whole = mlp(small("mnist"))
-    expected = outcome(whole, fit(whole, checkpoints(tmp_path / "whole"), [Silent()]))
+    expected = outcome(whole, fit(whole, listeners=[Silent()]))
 
-    folder = checkpoints(tmp_path / "stopped")
+    folder = CheckpointFolder(tmp_path)
     with pytest.raises(Interrupted, match=f"after step {step}"):
         fit(mlp(small("mnist")), folder, [StopAt(step, number)])
     resumed = mlp(small("mnist"))
@@ -114,10 +110,10 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
             trainer.restore(damaged)
 
 
-def test_a_smaller_last_batch_weighs_less_in_the_means_of_an_epoch(tmp_path: Path) -> None:
+def test_a_smaller_last_batch_weighs_less_in_the_means_of_an_epoch() -> None:
     config = tfp_cvae.Config(epochs=1, batch_size=4000, base_depth=1)
     experiment = tfp_cvae.experiment(config, small("mnist"), Seeded(0))
-    progress = fit(experiment, checkpoints(tmp_path), [Silent()])
+    progress = fit(experiment, listeners=[Silent()])
     losses = progress.losses
     assert len(losses) == 2
     for column, name in enumerate(("loss", "reconstruction", "kl")):
@@ -136,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(value: str, tmp_pat
         bad = tf.where(count.assign_add(1) == 23, np.float32(value), 1.0)
         return losses._replace(loss=losses.loss * bad)
 
-    folder = checkpoints(tmp_path)
+    folder = CheckpointFolder(tmp_path)
     with pytest.raises(TrainingFailed, match=rf"loss of step 23 is {value}, after \d+.*rate 0.001"):
         fit(dataclasses.replace(experiment, loss=spoiled), folder, [Silent()])
     found = folder.latest()
@@ -144,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(value: str, tmp_pat
 
 
 def test_a_checkpoint_of_a_longer_run_is_refused(tmp_path: Path) -> None:
-    data, folder = small("mnist"), checkpoints(tmp_path)
+    data, folder = small("mnist"), CheckpointFolder(tmp_path)
     fit(mlp(data), folder)
     with pytest.raises(BadInput, match=r"of step 40, but the run has only 20 steps"):
         fit(dataclasses.replace(mlp(data), steps=20), folder)

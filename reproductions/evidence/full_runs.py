@@ -6,10 +6,12 @@ For each module, below `artifacts/reference/<module>/`:
     seeds.json      curves of all seeds, short and quick runs, the probe's numbers
     <variant>/      a run with a setting that is not the document's
     lockstep.json   the lockstep's verdicts, and the series behind them
+    miniature.json  the verdicts on the whole program in miniature
 
 `--renew` is for a change of code that leaves the computation alone: it repeats the first steps of
-seed 0, the first round of each variant, the probe and, where there is a recording, the lockstep. If
-all of them hold, the digests are brought up to date. Otherwise the runs have to be made again.
+seed 0, the first round of each variant, the probe and, where there is a recording, the lockstep and
+the miniature. If all of them hold, the digests are brought up to date. Otherwise the runs have to
+be made again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from common.program import Program
 from common.runs import read_csv, read_record
 from common.training import Trainer
 from reproductions import GOLDEN, MODULES, program
-from reproductions.evidence import kept, lockstep, mistakes
+from reproductions.evidence import kept, lockstep, miniature, mistakes
 from reproductions.evidence.documents import DOCUMENTS, Document
 from reproductions.evidence.many_seeds import MOST, completed_runs
 from reproductions.evidence.probe import differences, probe
@@ -197,7 +199,7 @@ def keep_folder(
             shutil.copy(path, target / path.name)
 
 
-MADE_HERE = ("seeds.json", "lockstep.json", "wholeruns.png", "explorer.npz")
+MADE_HERE = ("seeds.json", "lockstep.json", "miniature.json", "wholeruns.png", "explorer.npz")
 
 
 def curves(run: Path) -> dict[str, Any]:
@@ -270,7 +272,7 @@ def _probe(module: str) -> dict[str, Any]:
 
 
 def make_proof(document: Document) -> None:
-    """Keeps the lockstep's verdicts of a recorded module.
+    """Keeps the verdicts on a recorded module: of the lockstep, and of the whole in miniature.
 
     With them it keeps how an error that is planted on purpose leaves the recording.
 
@@ -298,6 +300,15 @@ def make_proof(document: Document) -> None:
         "ten_times_epsilon": planted,  # relative difference of each float64 step
     }
     kept.write(f"{module}/lockstep.json", content)
+    small = [
+        miniature.as_entry(module, recording, miniature.replay(port, recording, data))
+        for _, recording in miniature.find(GOLDEN, [module], "both")
+    ]
+    problems = [problem for entry in small for problem in entry["problems"]]
+    if problems:
+        raise VerificationFailed(f"{module}: {problems[0]}")
+    content = {"source_sha256": port.source_digest, "entries": small}
+    kept.write(f"{module}/miniature.json", content)
 
 
 PARTS: dict[str, Callable[[Document, Path, int], None]] = {

@@ -21,7 +21,7 @@ import numpy as np
 
 from common import chance
 from common.datasets import Dataset
-from common.errors import BadInput, Interrupted
+from common.errors import BadInput
 from common.evaluation import encode_test_set
 from common.program import Program, usual_pictures
 from common.runs import read_npz
@@ -125,16 +125,6 @@ class Watch(Listener):
         self.reports += [] if report is None else report.split("\n")
 
 
-class Forgetful:
-    """Checkpoints of a training that nobody will resume."""
-
-    def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:
-        pass
-
-    def latest(self) -> None:
-        return None
-
-
 class Trained(NamedTuple):
     """What a port's training in miniature left, and what was seen of it."""
 
@@ -177,10 +167,7 @@ def train(experiment: Experiment, recording: Recording) -> Trained:
     watch = Watch(experiment, recording.words["marks"])
     pictures = SixteenCodes(experiment) if recording.words["document"] == "002" else None
     listeners: list[Listener] = [watch, *([] if pictures is None else [pictures])]
-    try:
-        progress = fit(experiment, Forgetful(), listeners)
-    except Interrupted:  # nothing was saved
-        raise Interrupted("interrupted") from None
+    progress = fit(experiment, listeners=listeners)
     return Trained(experiment, progress, watch, pictures)
 
 

@@ -182,6 +182,17 @@ def lockstep() -> Rows:
     ]  # fmt: skip
 
 
+def miniature() -> Rows:
+    """A row for each module and precision: what the port prints and draws in miniature."""
+    return [
+        [f"`{document.module}`", entry["precision"], f"{entry['numbers']:,}",
+         f"{entry['largest_difference']:.0e}", f"{entry['images']:,}",
+         f"{entry['largest_rms_of_an_image']:.0e}"]
+        for document in RECORDED
+        for entry in kept.load_results(f"{document.module}/miniature.json")["entries"]
+    ]  # fmt: skip
+
+
 def wholeruns() -> Rows:
     """A row for each compared quantity of whole runs: the means."""
     rows = []
@@ -369,6 +380,17 @@ TABLES = {
          " 至第 1 步相同的有效位数 | 10 | 100"},
         {"en": "From `artifacts/reference/<module>/lockstep.json`; digits are rounded down.",
          "zh": "取自 `artifacts/reference/<module>/lockstep.json`；有效位数向下取整。"},
+    ),
+    "miniature": Table(
+        miniature,
+        {"en": "module | precision | numbers compared | largest relative difference |"
+         " images compared | largest difference of an image, rms over its pixels",
+         "zh": "模块 | 精度 | 比较的数 | 最大相对差 | 比较的图像 |"
+         " 单幅图像的最大差（各像素的均方根）"},
+        {"en": "From `artifacts/reference/<module>/miniature.json`: the numbers are those that the"
+         " original prints and those of its `History`. Nothing beyond the horizon is counted.",
+         "zh": "取自 `artifacts/reference/<module>/miniature.json`：比的数是原程序打印的和它的"
+         " `History` 里的。可比步数之外的不计。"},
     ),
     "wholeruns": Table(
         wholeruns,
