@@ -14,8 +14,6 @@ import numpy as np
 from common.lazy import keras
 from common.training import in_batches
 
-Array = np.ndarray
-
 WEIGHTS = Path(__file__).with_name("classifier.npz")
 
 
@@ -45,7 +43,7 @@ def load() -> Any:
     return network
 
 
-def classify(pictures: Array) -> Array:
+def classify(pictures: np.ndarray) -> np.ndarray:
     """The digits that pictures [..., 28, 28] show; values are clipped to 0 .. 1. int [...]."""
     x = np.clip(pictures, 0, 1).astype(np.float32).reshape(-1, 28, 28, 1)
     logits = in_batches(load(), x)

@@ -34,6 +34,7 @@ from common.fetching import Client, SourceFailed, reason
 from common.files import write_atomically
 
 LONGEST_HEADER = 1024  # bytes before the array in an idx or npy file; they have 8 to 128
+MOST_CLASSES = 10  # the one-hot labels of the conditional models, and the colours of pictures
 KERAS_ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
 
@@ -49,23 +50,30 @@ class Dataset:
     test_labels: np.ndarray  # [10000]
 
     def __post_init__(self) -> None:
-        """Checks the arrays, which may be somebody's own: any number of images and classes.
+        """Checks the arrays, which may be somebody's own.
 
         Raises:
-          BadInput: an array has another type or shape, or a label has no class name.
+          BadInput: an array has another type or shape, there is no test image, there are too
+            many classes, or a label has no class name.
         """
         train, test = len(self.train_images), len(self.test_images)
+        classes = len(self.class_names)
         for name, shape in (
             ("train_images", (train, 28, 28)),
             ("train_labels", (train,)),
             ("test_images", (test, 28, 28)),
             ("test_labels", (test,)),
         ):
-            array, classes = getattr(self, name), len(self.class_names)
+            array = getattr(self, name)
             if array.dtype != np.uint8 or array.shape != shape:
                 raise BadInput(f"{name}: {array.dtype} {array.shape} is not uint8 {shape}")
             if "labels" in name and array.max(initial=0) >= classes:
-                raise BadInput(f"{name}: {array.max()} has no name among the {classes} of classes")
+                raise BadInput(f"{name}: a label {array.max()}, but {classes} class names")
+        if classes > MOST_CLASSES or not test:
+            raise BadInput(
+                f"{classes} classes, {test:,} test images: there may be {MOST_CLASSES} classes at"
+                " most, and must be a test image"
+            )
 
     @property
     def title(self) -> str:

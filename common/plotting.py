@@ -16,7 +16,6 @@ from common.pictures import tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from common.training import Row
@@ -137,11 +136,13 @@ def latent_scatter(
         circle of one standard deviation, and each class has its number at the median of its codes;
         a prior for each class is drawn as a numbered disc with its circle.
     """
+    from matplotlib.colors import ListedColormap
+
     figure, axes = _figure(8.4, 7.2)
     classes = len(class_names)
     points = axes.scatter(
         z[:, 0], z[:, 1], c=labels, s=3, alpha=0.6, linewidths=0, rasterized=True,
-        cmap=_class_colours(), vmin=-0.5, vmax=classes - 0.5,
+        cmap=ListedColormap(CLASSES[:classes]), vmin=-0.5, vmax=classes - 0.5,
     )  # fmt: skip
     bar = figure.colorbar(points, ax=axes, ticks=range(classes), label="class")
     named = [f"{k} {name}".removesuffix(f" {k}") for k, name in enumerate(class_names)]
@@ -238,11 +239,10 @@ def _curve(
 
 
 def _draw_class_priors(axes: Axes, labels: np.ndarray, prior_means: np.ndarray) -> None:
-    colours = _class_colours()
     for digit in np.unique(labels):
         mean = prior_means[np.argmax(labels == digit)]
-        _circle(axes, mean, colours(digit))
-        axes.plot(*mean, "o", ms=13, mfc=colours(digit), mec="black", mew=0.8)
+        _circle(axes, mean, CLASSES[digit])
+        axes.plot(*mean, "o", ms=13, mfc=CLASSES[digit], mec="black", mew=0.8)
         axes.annotate(str(digit), mean, ha="center", va="center", color="white", weight="bold")
 
 
@@ -260,12 +260,6 @@ def _circle(axes: Axes, centre: np.ndarray, colour: Any) -> None:
     from matplotlib.patches import Circle
 
     axes.add_patch(Circle(tuple(centre), 1.0, fill=False, ec=colour, lw=1.6))
-
-
-def _class_colours() -> Colormap:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(CLASSES)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,6 @@ from common.lazy import tf
 from common.pictures import gif
 from common.runs import Record, Run, new_run, read_finished, source_digest, unfinished_run
 from common.training import Experiment, Listener, Posterior, Progress, assign, fit
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PREVIEW = "preview.png"  # stands in the folder of a run until it is finished
 
@@ -51,7 +49,7 @@ class Program:
     build: Callable[[Any, Initializer, str], Any]  # -> the model
     experiment: Callable[[Any, Dataset, Chance, str], Experiment]
     # The document's own pictures: file name -> a figure, or the bytes of a file.
-    pictures: Callable[[Experiment, Progress], dict[str, Figure | bytes]]
+    pictures: Callable[[Experiment, Progress], dict[str, plotting.Picture]]
     quick: dict[str, Any]  # settings of a short run
     total: tuple[str, str] = ("Loss", "nats per image")  # of the curves: title and unit
     # Columns of the history that the first panel shows, with their legends.
@@ -64,7 +62,7 @@ class Program:
     @property
     def source_digest(self) -> str:
         """SHA-256 of what can move a number of this module's runs."""
-        return source_digest(Path(self.experiment.__code__.co_filename))
+        return source_digest(Path(inspect.getfile(self.config)))
 
     def total_axis(self, config: Any) -> tuple[str, str]:
         """Title and unit of the first panel of the curves: `total`, or the ELBO's if it trains."""
@@ -273,9 +271,10 @@ def _train(program: Program, run: Run, data: Dataset, options: argparse.Namespac
         what = f"{error.strerror or error}, in {error.filename or run.folder}"
         raise Failure(f"{what}. When that is mended, continue with: {again}") from error
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        again = _how_to_continue(program, run, options)
         raise Failure(
-            f"the memory does not hold a step of {record.config['batch_size']} images: start a new"
-            " run with a smaller --batch-size"
+            f"the memory is too small for batches of {record.config['batch_size']} images: start"
+            f" a new run with a smaller --batch-size, or with more memory continue with: {again}"
         ) from error
     except TrainingFailed as error:
         saved = run.checkpoints.latest()
@@ -355,7 +354,7 @@ def _save(program: Program, run: Run, experiment: Experiment, progress: Progress
 
 def usual_pictures(
     program: Program, experiment: Experiment, progress: Progress, posterior: Posterior
-) -> dict[str, Figure | bytes]:
+) -> dict[str, plotting.Picture]:
     """The pictures that every run draws.
 
     Args:
@@ -366,7 +365,7 @@ def usual_pictures(
     """
     data, z_mean = experiment.data, posterior.z_mean
     shown = slice(0, 30)
-    pictures: dict[str, Figure | bytes] = {
+    pictures: dict[str, plotting.Picture] = {
         "reconstructions.png": plotting.reconstructions(
             data.test_images[shown] / 255,
             experiment.pictures_of(z_mean[shown], data.test_labels[shown]),
@@ -416,7 +415,10 @@ def _preview(program: Program, run: Run, experiment: Experiment, progress: Progr
 def _note(run: Run, program: Program) -> str:
     """The line of provenance below every picture."""
     config = run.record.config
-    length = [f"{config[name]} {name}" for name in program.quick]
+    length = [
+        f"{config[name]} {name if config[name] != 1 else name.removesuffix('s')}"
+        for name in program.quick
+    ]
     others = {name: value for name, value in config.items() if name not in program.quick}
     settings = [*length, *program.changed_settings(others), *run.record.seed_in_words]
     quick = "QUICK RUN, not the document's training: " if run.record.quick else ""
@@ -438,7 +440,7 @@ def _show_what_was_made(program: Program, run: Run) -> None:
         print(expected)
     print(f"made in {run.folder}:")
     for path in sorted(run.folder.iterdir()):
-        if path.name == "epochs":
-            print(f"  {path.name}/ ({len(list(path.iterdir()))} pictures)")
+        if pictures := list(path.glob("*.png")):
+            print(f"  {path.name}/ ({len(pictures)} pictures)")
         elif path.is_file() and not path.name.startswith("."):
             print(f"  {path.name}")

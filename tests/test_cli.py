@@ -246,7 +246,7 @@ def test_pictures_say_which_settings_are_not_the_documents_and_quiet_prints_noth
     monkeypatch.setattr(plotting, "to_png", noted)
     options = ["--epochs", "1", "--objective", "elbo", "--batch-size", "1000"]
     assert program("mlp_vae").main([*options, "--quiet"]) == 0
-    assert notes == {"mlp_vae, 1 epochs, batch-size 1000, objective elbo, seed 0"}
+    assert notes == {"mlp_vae, 1 epoch, batch-size 1000, objective elbo, seed 0"}
     assert tuple(capfd.readouterr()) == ("", "")
     assert (on_sample / "artifacts" / "runs" / "mlp_vae" / "0001" / "run.json").exists()
 

@@ -808,7 +808,7 @@ def test_the_classes_have_their_names() -> None:
 
 def test_a_data_set_of_ones_own_has_any_size_and_number_of_classes() -> None:
     images, labels = np.zeros([3, 28, 28], np.uint8), np.array([0, 1, 1], np.uint8)
-    assert Dataset("mine", ("a", "b"), images, labels, images[:0], labels[:0]).title == "mine"
+    assert Dataset("mine", ("a", "b"), images, labels, images[:1], labels[:1]).title == "mine"
 
 
 @pytest.mark.parametrize(
@@ -818,10 +818,15 @@ def test_a_data_set_of_ones_own_has_any_size_and_number_of_classes() -> None:
         ({"train_images": np.zeros([3, 784], np.uint8)}, "train_images: uint8 (3, 784) is not"),
         ({"train_labels": np.zeros(3, np.int64)}, "train_labels: int64 (3,) is not uint8 (3,)"),
         ({"test_labels": np.zeros(4, np.uint8)}, "test_labels: uint8 (4,) is not uint8 (3,)"),
-        ({"test_labels": np.array([0, 2, 0], np.uint8)}, "test_labels: 2 has no name among the 2"),
+        ({"test_labels": np.array([0, 2, 0], np.uint8)}, "test_labels: a label 2, but 2 class"),
+        ({"class_names": tuple("abcdefghijk")}, "11 classes, 3 test images: there may be 10"),
+        (
+            {"test_images": np.zeros([0, 28, 28], np.uint8), "test_labels": np.zeros(0, np.uint8)},
+            "2 classes, 0 test images: ",
+        ),
     ],
 )
-def test_what_is_no_data_set_is_refused(change: dict[str, np.ndarray], told: str) -> None:
+def test_what_is_no_data_set_is_refused(change: dict[str, Any], told: str) -> None:
     images, labels = np.zeros([3, 28, 28], np.uint8), np.zeros(3, np.uint8)
     whole = Dataset("mine", ("a", "b"), images, labels, images, labels)
     with pytest.raises(BadInput, match=f"^{re.escape(told)}"):

@@ -318,22 +318,24 @@ def test_a_single_run_is_held_against_the_prediction_interval_of_the_others() ->
 def test_runs_that_were_stopped_early_are_compared_up_to_there() -> None:
     ours = [np.linspace(10, 1, 10) + i for i in range(2)]
     theirs = [np.linspace(10, 1, 10), np.linspace(10, 1, 10)[:4]]
-    found = equivalence.of_curves("mlp_vae", "cost", ours, theirs)
+    found = equivalence.of_curves(DOCUMENTS["mlp_vae"], "cost", ours, theirs)
     expected = [("cost, final", 1), ("cost, whole curve", 1),
                 ("cost, epoch 4", 2), ("cost, first 4 epochs", 2)]  # fmt: skip
     assert [(c.quantity, len(c.theirs)) for c in found] == expected
     assert found[2].theirs.tolist() == [7, 7]
-    found = equivalence.of_curves("mlp_vae", "cost", [*ours, ours[0][:4]], theirs[1:])
+    found = equivalence.of_curves(DOCUMENTS["mlp_vae"], "cost", [*ours, ours[0][:4]], theirs[1:])
     assert [(c.quantity, len(c.ours)) for c in found] == [(f, 3) for f, _ in expected[2:]]
 
 
 def test_printed_ends_count_as_runs_at_the_end_and_nowhere_else() -> None:
     theirs = [np.linspace(10, 1, 10), np.linspace(10, 1, 10)[:4]]
-    found = equivalence.of_curves("mlp_vae", "cost", theirs[:1], theirs, (2.0, 3.0))
+    found = equivalence.of_curves(DOCUMENTS["mlp_vae"], "cost", theirs[:1], theirs, (2.0, 3.0))
     assert [c.theirs.tolist() for c in found] == [[1, 2, 3], [5.5], [7, 7], [8.5, 8.5]]
     assert [c.equivalent for c in found] == [None, None, None, None]
-    wrong = equivalence.of_curves("mlp_vae", "cost", [theirs[0] + 9], theirs, (2.0, 3.0))
+    wrong = equivalence.of_curves(DOCUMENTS["mlp_vae"], "cost", [theirs[0] + 9], theirs, (2.0, 3.0))
     assert wrong[0].equivalent is False
+    stopped = equivalence.of_curves(DOCUMENTS["mlp_vae"], "cost", theirs[:1], theirs[1:], (2.0,))
+    assert [c.theirs.tolist() for c in stopped] == [[2], [7], [8.5]]
 
 
 # --- What a user is told --------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 
 from common import chance, plotting
 from common.datasets import Dataset
-from common.errors import BadInput, Interrupted
+from common.errors import BadInput
 from common.program import Program
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
@@ -309,18 +309,6 @@ def test_the_last_epoch_again_without_a_mistake_is_the_originals(
     without_mistake = right(float64(module))
     again = last_epoch_again(without_mistake)
     assert miniature.compare(without_mistake.recording, again) == []
-
-
-def test_a_miniature_that_is_stopped_saves_nothing_and_says_nothing_of_saving(
-    right: Callable[[Path], Right], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*_: object) -> None:
-        raise Interrupted("stopped and saved after step 3")
-
-    monkeypatch.setattr(miniature, "fit", stopped)
-    port, recording, data, _ = right(float64("mlp_vae"))
-    with pytest.raises(Interrupted, match=r"^interrupted$"):
-        miniature.train(miniature.prepare(port, recording, data), recording)
 
 
 def test_variables_of_other_shapes_are_all_that_is_said(right: Callable[[Path], Right]) -> None:

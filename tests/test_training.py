@@ -83,6 +83,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(number: int, step: int, tmp_path
     assert_same_bits(expected, outcome(resumed, fit(resumed, folder, [Silent()])))
 
 
+def test_a_training_without_checkpoints_says_nothing_of_saving() -> None:
+    with pytest.raises(Interrupted, match=r"^stopped after step 5$"):
+        fit(mlp(small("mnist")), listeners=[StopAt(5, signal.SIGINT)])
+
+
 def test_blocks_of_any_length_make_the_same_steps() -> None:
     data = small("mnist")
     losses = [Trainer(mlp(data, block=n)).run(0, 20) for n in (1, 7, 20)]

@@ -28,7 +28,7 @@ from scipy.optimize import brentq
 from scipy.stats import f, ks_2samp, t, ttest_ind
 
 from reproductions.evidence import kept
-from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
+from reproductions.evidence.documents import RECORDED, Document
 
 # Of the original's mean, fixed before the runs were made. The tighter one is asked only where the
 # wider one was shown: tests in a fixed order need no correction of ALPHA.
@@ -237,12 +237,12 @@ def compare(document: Document, folder: Path = kept.REFERENCE) -> list[Compariso
         ours = kept.our_curves(document.module, column, folder, short=True)
         theirs = kept.original_curves(document.number, recorded)
         ends = document.printed_ends(column)
-        comparisons += of_curves(document.module, label, ours, theirs, ends)
+        comparisons += of_curves(document, label, ours, theirs, ends)
     return comparisons
 
 
 def of_curves(
-    module: str,
+    document: Document,
     label: str,
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
@@ -254,7 +254,7 @@ def of_curves(
     end.
 
     Args:
-      module: whose.
+      document: whose.
       label: what the curve is.
       ours: for each seed [rounds].
       theirs: for each seed [rounds].
@@ -265,21 +265,18 @@ def of_curves(
     for rounds in sorted({min(len(curve), whole) for curve in (*ours, *theirs)}, reverse=True):
         a = [curve[:rounds] for curve in ours if len(curve) >= rounds]
         b = [curve[:rounds] for curve in theirs if len(curve) >= rounds]
-        if not a or not b:
-            continue
         final, mean = f"{label}, final", f"{label}, whole curve"
-        finals = [curve[-1] for curve in b]
-        if rounds == whole:
-            finals += ends
-        else:
-            document = DOCUMENTS[module]
+        if rounds < whole:
             count = rounds * document.steps_per_row
             final = f"{label}, {document.round_name} {count}"
             mean = f"{label}, first {count} {document.round_name}s"
-        found += [
-            Comparison(module, final, np.stack(a)[:, -1], np.array(finals)),
-            Comparison(module, mean, np.stack(a).mean(1), np.stack(b).mean(1)),
-        ]
+        last = [curve[-1] for curve in b] + list(ends if rounds == whole else ())
+        if a and last:
+            finals = np.array([curve[-1] for curve in a]), np.array(last)
+            found.append(Comparison(document.module, final, *finals))
+        if a and b:
+            means = np.mean(a, axis=1), np.mean(b, axis=1)
+            found.append(Comparison(document.module, mean, *means))
     return found
 
 
