@@ -17,20 +17,16 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import command, parse
-from benchmarks.worker import MATRIX
+from benchmarks import MATRIX, command, machine, parse
 from benchmarks.workload import BATCHES, Workload
 from common import datasets, devices
 from common.chance import Seeded
@@ -167,30 +163,6 @@ def main() -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    names = ["tensorflow", "torch", "jax"]
-    return {
-        "date": date.today().isoformat(),
-        "processor": processor("model name"),
-        "avx512": "avx512f" in processor("flags").split(),
-        "device": devices.describe()["device"],
-        "threads": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {n: version(n) for n in names if importlib.util.find_spec(n)},
-        "matrix": MATRIX,
-    }
-
-
-def processor(what: str) -> str:
-    """What Linux tells of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith(what))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
 # --- Measuring ------------------------------------------------------------------------------------
 
 
@@ -245,7 +217,7 @@ def start(
         wanted += [("pytorch", variant) for variant in variants]
     if importlib.util.find_spec("jax"):
         # In a scan XLA's convolutions are several times slower still.
-        convolutional = module in ("conv_vae", "elbo_cvae", "tfp_cvae")
+        convolutional = any(len(v.shape) == 4 for v in experiment.variables)
         wanted += [("jax", v) for v in (("step",) if convolutional else ("step", "scan"))]
     worker = [sys.executable, "-m", "benchmarks.worker"]
     sides = [

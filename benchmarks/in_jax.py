@@ -135,9 +135,9 @@ def rmsprop(t: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
     return 1e-3 * g / jnp.sqrt(v + 1e-10), m, v
 
 
-MU = 0.9 * (1 - 0.5 * 0.96 ** (0.004 * np.arange(100_000)))  # Nadam's momentum of step t
-MU_PRODUCT = jnp.asarray(np.concatenate([[1.0], np.cumprod(MU[1:])]), jnp.float32)
-MU = jnp.asarray(MU, jnp.float32)
+_mu = 0.9 * (1 - 0.5 * 0.96 ** (0.004 * np.arange(100_000)))  # Nadam's momentum of step t
+MU = jnp.asarray(_mu, jnp.float32)
+MU_PRODUCT = jnp.asarray(np.concatenate([[1.0], np.cumprod(_mu[1:])]), jnp.float32)
 
 
 def nadam(t: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
@@ -167,15 +167,15 @@ def use_tf32(wanted: bool) -> None:
         jax.config.update("jax_default_matmul_precision", precision)
 
 
-def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
+def steps(work: Workload, variant: str) -> Callable[[int], list[float]]:
     """A function that makes n steps and returns their losses."""
-    loss, update = globals()[load.module], OPTIMIZERS[load.module]
-    second = jnp.ones_like if load.module == "rmsprop_vae" else jnp.zeros_like
-    p = [jnp.asarray(value) for value in load.values]
+    loss, update = globals()[work.module], OPTIMIZERS[work.module]
+    second = jnp.ones_like if work.module == "rmsprop_vae" else jnp.zeros_like
+    p = [jnp.asarray(value) for value in work.values]
     state = (p, [jnp.zeros_like(x) for x in p], [second(x) for x in p], jnp.float32(0))
-    xs = jnp.asarray(np.stack([load.pixels(images) for images in load.images])[..., None])
-    ys = jax.nn.one_hot(np.stack(load.labels), 10)
-    all_eps = jnp.asarray(np.stack(load.eps))
+    xs = jnp.asarray(np.stack([work.pixels(images) for images in work.images])[..., None])
+    ys = jax.nn.one_hot(np.stack(work.labels), 10)
+    all_eps = jnp.asarray(np.stack(work.eps))
 
     def step(state: Any, batch: Any) -> tuple[Any, Array]:
         p, m, v, t = state

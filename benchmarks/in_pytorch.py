@@ -176,23 +176,23 @@ def use_tf32(wanted: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
 
 
-def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
+def steps(work: Workload, variant: str) -> Callable[[int], list[float]]:
     """A function that makes n steps and returns their losses."""
     torch.set_flush_denormal(True)
     layout = torch.channels_last if variant == "channels-last" else torch.contiguous_format
-    p = parameters(load.module, load.values)
+    p = parameters(work.module, work.values)
     if variant == "channels-last":
         for i, parameter in enumerate(p):
             if parameter.ndim == 4:
                 p[i] = parameter.detach().to(memory_format=layout).requires_grad_()
-    loss = globals()[load.module]
+    loss = globals()[work.module]
     if variant == "compile":
         loss = torch.compile(loss)
-    used = optimizer(load.module, p, graph=variant == "graph")
+    used = optimizer(work.module, p, graph=variant == "graph")
     batches = []
-    for images, labels, eps in zip(load.images, load.labels, load.eps, strict=True):
-        pixels = load.pixels(images)[:, None]
-        if load.module in TRANSPOSED:
+    for images, labels, eps in zip(work.images, work.labels, work.eps, strict=True):
+        pixels = work.pixels(images)[:, None]
+        if work.module in TRANSPOSED:
             pixels = pixels[:, :, ::-1, ::-1]
         x = torch.tensor(pixels.copy(), device=DEVICE)
         y = F.one_hot(torch.tensor(labels).long(), 10).float().to(DEVICE)
@@ -206,7 +206,7 @@ def steps(load: Workload, variant: str) -> Callable[[int], list[float]]:
         return value.detach()
 
     if variant == "graph":
-        step = as_graph(step, batches[0], lambda: reset(p, load, used))
+        step = as_graph(step, batches[0], lambda: reset(p, work, used))
     position = 0
 
     def run(n: int) -> list[float]:
@@ -249,18 +249,18 @@ def as_graph(
     return replay
 
 
-def reset(p: list[Tensor], load: Workload, used: Any) -> None:
+def reset(p: list[Tensor], work: Workload, used: Any) -> None:
     """Puts the first weights and the optimiser's first state back, in place."""
     with torch.no_grad():
-        for parameter, value in zip(p, parameters(load.module, load.values), strict=True):
+        for parameter, value in zip(p, parameters(work.module, work.values), strict=True):
             parameter.copy_(value)
             for name, slot in used.state[parameter].items():
                 slot.fill_(1.0 if name in ("square_avg", "mu_product") else 0.0)
 
 
-def flops(load: Workload) -> int:
+def flops(work: Workload) -> int:
     """Floating-point operations of the matrix products and convolutions of a step."""
-    run = steps(load, "eager")
+    run = steps(work, "eager")
     with FlopCounterMode(display=False) as counter:
         run(1)
     return counter.get_total_flops()

@@ -14,9 +14,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from benchmarks import command, seconds_of
-from benchmarks.__main__ import machine
-from benchmarks.worker import MATRIX
+from benchmarks import MATRIX, command, machine, seconds_of
 from common import kernels
 from common.cli import output_file
 from common.files import write_atomically
@@ -121,7 +119,7 @@ def by_patches(layer: Layer, what: str) -> Callable[..., Any] | None:
 
 
 def by_channel(layer: Layer, what: str) -> Callable[..., Any] | None:
-    """The forward pass of a layer with one output channel as its modules compute it."""
+    """The forward pass of a layer with one output channel as elbo_cvae computes it."""
     if not layer.transposed or layer.large_channels != 1 or what != "forward":
         return None
 

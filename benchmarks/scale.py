@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import command, parse, seconds_of
-from benchmarks.__main__ import machine
+from benchmarks import command, machine, parse, seconds_of
 from common import datasets
 from common.chance import Seeded
 from common.cli import output_file
@@ -52,10 +51,14 @@ def main() -> None:
         help="a JSON file to keep the numbers in; what it has of other modules stays there",
     )  # fmt: skip
     options = parse(parser)
-    content: dict[str, Any] = {**machine(), "points": []}
+    here = machine()
+    content: dict[str, Any] = {**here, "points": []}
     if options.output and options.output.exists():
-        points = json.loads(options.output.read_text(encoding="utf-8"))["points"]
-        content["points"] = [p for p in points if p["module"] not in options.modules]
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        if any(before[name] != here[name] for name in here if name != "date"):
+            parser.error(f"{options.output} is of another machine or of other versions")
+        points = [p for p in before["points"] if p["module"] not in options.modules]
+        content["points"] = points
     for module in options.modules:
         for axis in speed.AXES:
             seconds = 0.0

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import MATRIX
 from benchmarks.workload import Workload
 from common import datasets
 from common.chance import Seeded
@@ -32,18 +33,17 @@ from common.training import Trainer
 from reproductions import program
 
 FIRST = 4  # steps before the clock starts; their losses are compared
-MATRIX = 2048
 
 Run = Callable[[int], Any]  # makes n steps
 
 
-def ours(load: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
+def ours(work: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
     """A side of ours.
 
     "loop" is what a run does; "with XLA" and "without XLA" are the same loop with the other choice
     of compiler; "bare" is the compiled step alone, on one batch.
     """
-    port = program(load.module)
+    port = program(work.module)
     data = datasets.load(port.dataset)
     tf.config.experimental.enable_tensor_float_32_execution(tf32)
     experiment = port.experiment(port.config(), data, Seeded(0), "float32")
@@ -51,7 +51,7 @@ def ours(load: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]
         experiment = dataclasses.replace(experiment, compile_with_xla=variant == "with XLA")
     trainer = Trainer(experiment)
     if variant == "bare":
-        batch = [tf.constant(part[0]) for part in (load.images, load.labels, load.eps)]
+        batch = [tf.constant(part[0]) for part in (work.images, work.labels, work.eps)]
         step = tf.function(trainer.step, jit_compile=trainer.experiment.compile_with_xla)
         return lambda n: [step(*batch).numpy() for _ in range(n)], {}
     block = trainer.experiment.steps_per_call
@@ -63,14 +63,14 @@ def ours(load: Workload, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]
     return run, {"losses": losses, "block": block}
 
 
-def rival(load: Workload, side: str, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
+def rival(work: Workload, side: str, variant: str, tf32: bool) -> tuple[Run, dict[str, Any]]:
     """PyTorch or JAX."""
     framework = importlib.import_module(f"benchmarks.in_{side}")
     framework.use_tf32(tf32)
-    run = framework.steps(load, variant)
+    run = framework.steps(work, variant)
     said = {"losses": run(FIRST)}
     if variant == "eager":
-        said["flops"] = framework.flops(load)
+        said["flops"] = framework.flops(work)
     return run, said
 
 

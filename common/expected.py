@@ -23,8 +23,6 @@ def expectation(module: str, record: Mapping[str, Any], path: Path = EXPECTED) -
     Returns:
       A line for the terminal; None if no interval is known.
     """
-    if not path.exists():
-        return None
     expected = json.loads(path.read_text(encoding="utf-8")).get(module, {})
     known = expected.get("quick" if record["quick"] else "whole")
     if known is None:

@@ -75,7 +75,8 @@ def _evaluate(argv: Sequence[str] | None) -> None:
     names = [_name(r) for r in records]
     ports = [program(r.module) for r in records]
     if options.picture and not any(port.draw for port in ports):
-        parser.error("--picture needs a run of mlp_cvae or tfp_cvae")
+        conditional = " or ".join(module for module in MODULES if program(module).draw)
+        parser.error(f"--picture needs a run of {conditional}")
     needed = {port.dataset for port in ports}
     data = {dataset: datasets.load(dataset, options.data_dir) for dataset in needed}
     experiments = [

@@ -31,7 +31,6 @@ from reproductions.explorer.build import (
     HERE,
     LANGUAGES,
     SCRIPTS,
-    TWINS,
     build,
     describe,
 )
@@ -52,6 +51,7 @@ LEVEL, CELL = 0.51, 0.01
 # What a nat of KL weighs, where not 1: one counts for a batch of 128 images, or two for 256.
 WEIGHTS = dict.fromkeys(("mlp_vae", "mlp_cvae", "tfp_cvae"), "1/128")
 LARGEST = 8_000_000  # bytes of the page
+TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 
 RUNS = {
     str(f.parent.relative_to(REFERENCE)): f.parent for f in sorted(REFERENCE.rglob("explorer.npz"))

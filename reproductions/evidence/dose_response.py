@@ -73,8 +73,8 @@ def whole_run(module: str, data: Dataset, seed: int) -> list[float]:
 
     The list ends early where a loss is not a number.
     """
-    port: Any = program(module)
-    experiment = port.experiment(port.config(), data, Seeded(seed))
+    port = program(module)
+    experiment = port.experiment(port.config(), data, Seeded(seed), "float32")
     trainer, size = Trainer(experiment), experiment.steps_per_round
     rows: list[float] = []
     for start in range(0, experiment.steps, size):

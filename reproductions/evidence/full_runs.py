@@ -16,7 +16,6 @@ be made again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable, Container, Sequence
@@ -141,8 +140,7 @@ def _first_run(module: str, folder: Path) -> dict[str, Any]:
     keep_folder(folder, kept.REFERENCE / module)
     with np.load(folder / "steps.npz", allow_pickle=False) as steps:
         first = steps["loss"][:FIRST_STEPS].astype(float).tolist()
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    environment = record["environment"]
+    environment = read_record(folder).environment
     return {"environment": environment, "first_losses": first, "probe": _probe(module)}
 
 
@@ -205,14 +203,14 @@ MADE_HERE = ("seeds.json", "lockstep.json", "miniature.json", "wholeruns.png", "
 def curves(run: Path) -> dict[str, Any]:
     """What is kept of a run: the curves of its history, its final results and its evaluation."""
     rows = read_csv((run / "history.csv").read_text(encoding="utf-8"))
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record = read_record(run)
     found: dict[str, Any] = {
         name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]
     }
-    results = {k: v for k, v in record["results"].items() if not k.startswith("final_")}
+    results = {k: v for k, v in record.results.items() if not k.startswith("final_")}
     # The median round, so that a machine that was busy for a while does not show.
     seconds = float(np.median([row["seconds"] for row in rows])) * len(rows)
-    return found | {"results": results, "evaluation": record["evaluation"], "seconds": seconds}
+    return found | {"results": results, "evaluation": record.evaluation, "seconds": seconds}
 
 
 # --- Proving --------------------------------------------------------------------------------------

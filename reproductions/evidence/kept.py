@@ -52,18 +52,17 @@ def load_record(module: str) -> dict[str, Any]:
     Args:
       module: whose; or "mlp_vae/elbo", for a variant of it.
     """
-    path = REFERENCE / module / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return load_results(f"{module}/run.json")
 
 
-def load_lockstep(module: str, folder: Path = REFERENCE) -> dict[str, Any]:
-    """The kept verdicts of the lockstep of a recorded module."""
-    return json.loads((folder / module / "lockstep.json").read_text(encoding="utf-8"))
+def load_results(name: str, folder: Path = REFERENCE) -> dict[str, Any]:
+    """A JSON file of the kept results; an empty dictionary if there is none.
 
-
-def load_results(name: str) -> dict[str, Any]:
-    """What an experiment of the evidence has left so far; nothing before its first result."""
-    path = REFERENCE / name
+    Args:
+      name: of the file, such as "rules.json" or "mlp_vae/lockstep.json".
+      folder: where the results lie.
+    """
+    path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -141,7 +140,7 @@ def original_grids() -> list[np.ndarray]:
     They are uint8 [10, 15, 15, 28, 28].
     """
     found = []
-    for path in sorted((GOLDEN / "004").glob("class-grids-*.npz")):
+    for path in sorted((GOLDEN / "004").glob("class-grids-*.npz"), key=lambda p: (len(p.name), p)):
         with np.load(path, allow_pickle=False) as arrays:
             found.append(arrays["grids"])
     return found

@@ -34,7 +34,8 @@ STEP = 0.05  # between two codes of the grid; 0.03 moves no mean by more than 0.
 REACH = 6.0  # of the grid, from the prior's mean
 CHUNK = 5_000  # codes that are decoded at a time
 CLIP = 1e-7  # a probability is kept this far from 0 and 1
-PLANE = tuple(module for module in MODULES if program(module).likelihood != "binarised")
+# The modules whose codes have two dimensions: the others have a setting for their number.
+PLANE = tuple(module for module in MODULES if not hasattr(program(module).config, "latent_dim"))
 
 
 def integrated(
@@ -129,7 +130,7 @@ def _likelihood(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(PLANE), metavar="module",
-        help="whose models (default: all five)",
+        help="whose models (default: all of these)",
     )  # fmt: skip
     make(parser.parse_args(argv).modules or PLANE)
 

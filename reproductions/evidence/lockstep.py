@@ -26,6 +26,7 @@ from tqdm import tqdm
 from common import chance, datasets
 from common.datasets import Dataset
 from common.errors import BadInput
+from common.program import Program
 from common.training import Trainer
 from reproductions import GOLDEN, program
 from reproductions.evidence.documents import DOCUMENTS, of_number
@@ -283,7 +284,7 @@ def follow(module: str, precision: str, steps: int | None = None) -> Verdict:
 
 
 def verify(
-    port: Any,
+    port: Program,
     recording: Recording,
     data: Dataset,
     steps: int | None = None,
@@ -292,7 +293,7 @@ def verify(
     """Runs a port in lockstep with a recording.
 
     Args:
-      port: the module.
+      port: of the module.
       recording: of its original.
       data: the port's data set.
       steps: how many to run; by default all up to the horizon.

@@ -36,6 +36,13 @@ ENVELOPES = 10
 ARRAY_FLOOR = {"float32": VARIABLE_FLOOR["float32"], "float64": 1e-10}
 SIDE = 28  # pixels along a side of an image
 PRINTED = re.compile(r"(?:cost=|Loss:) (-?[\d.]+)")  # the number in a line that the port prints
+# What every miniature has, see golden/README.md.
+WORDS = {
+    "document", "precision", "seed", "steps", "training_images", "test_images", "marks", "slots",
+    "variables", "printed", "calls",
+}  # fmt: skip
+COMPARED = ("loss", "numbers", "weights", "slots", "tiles", "whole")  # each with an envelope
+NUMBERS = {"initial", "first_batch", *COMPARED, *(f"{name}_envelope" for name in COMPARED)}
 RUNGS = {
     "variables": "the model has other layers, or they come in another order",
     "initial values": "look at the initializer and at the order of its draws",
@@ -85,8 +92,11 @@ def load(path: Path) -> Recording:
     try:
         numbers = read_npz(path.with_suffix(".npz").read_bytes())
         words = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(words, dict) or not {"document", "precision", "marks"} <= words.keys():
-            raise ValueError("not the words of a miniature")
+        if not isinstance(words, dict):
+            raise ValueError("not an object")
+        missing = (WORDS - words.keys()) | (NUMBERS - numbers.keys())
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
         return Recording(words, numbers)
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no whole miniature ({error})") from error

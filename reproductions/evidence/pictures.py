@@ -87,7 +87,7 @@ def proof() -> Figure:
 
 def _steps(axes: Axes, document: Document) -> None:
     """A panel: both precisions, what is allowed, the horizon, and the planted error."""
-    content = kept.load_lockstep(document.module)
+    content = kept.load_results(f"{document.module}/lockstep.json")
     for entry in reversed(content["entries"]):  # float64 first
         precision, colour = entry["precision"], COLOURS[entry["precision"]]
         recording = lockstep.recording_of(document.module, precision)

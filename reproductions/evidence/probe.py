@@ -16,6 +16,8 @@ import numpy as np
 
 from common.chance import Seeded
 from common.datasets import Dataset
+from common.evaluation import Draw
+from common.program import Program
 from common.training import Experiment, Progress, Trainer
 
 FIRST_STEPS = 5
@@ -28,7 +30,7 @@ LEAST_KL = 1.0  # nats per image, at the spread-out weights
 TOLERANCE = 1e-7  # relative; double precision differs by less between processors
 
 
-def probe(program: Any, data: Dataset) -> dict[str, Any]:
+def probe(program: Program, data: Dataset) -> dict[str, Any]:
     """The numbers of a module, with its document's settings and seed 0.
 
     Args:
@@ -52,9 +54,9 @@ def probe(program: Any, data: Dataset) -> dict[str, Any]:
         "first_losses": first_losses,
         "validation": experiment.validate(1),
         "results": program.results(experiment),
-        "evaluation": program.evaluate(experiment, drawn=DRAWN, **LIKELIHOOD),
+        "evaluation": program.evaluate(experiment, None, DRAWN, **LIKELIHOOD),
         "frame": summary(experiment.frame()),
-        "drawn": drawn(program, experiment) if program.draw else [],
+        "drawn": drawn(program.draw, experiment) if program.draw else [],
         "report": reports(experiment),
     }
 
@@ -73,10 +75,10 @@ def spread_out(experiment: Experiment) -> None:
     raise AssertionError(f"no weights give a KL of {LEAST_KL} nats")
 
 
-def drawn(program: Any, experiment: Experiment) -> list[list[float]]:
+def drawn(draw: Draw, experiment: Experiment) -> list[list[float]]:
     """Every digit drawn from the same codes, in two numbers each."""
     codes = experiment.chance.codes("probe", (CODES, experiment.latent_dim))
-    return [summary(program.draw(experiment.model, digit, codes)) for digit in range(10)]
+    return [summary(draw(experiment.model, digit, codes)) for digit in range(10)]
 
 
 def summary(pictures: np.ndarray) -> list[float]:

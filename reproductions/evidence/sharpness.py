@@ -28,6 +28,7 @@ from common.training import Losses
 from reproductions import program
 from reproductions.evidence import kept, lockstep
 from reproductions.evidence.documents import RECORDED
+from reproductions.evidence.many_seeds import ONE_THREAD
 from reproductions.evidence.mistakes import (
     Mistake,
     epsilon,
@@ -96,7 +97,7 @@ def eager() -> Iterator[None]:
 @contextmanager
 def other_compiler(module: str) -> Iterator[None]:
     """XLA where the module does without, and no XLA where it has it."""
-    port: Any = program(module)
+    port = program(module)
 
     def experiment(*args: Any) -> Any:
         good = port.experiment(*args)
@@ -144,7 +145,7 @@ HARMLESS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
 # XLA cannot compile TFP's fill-triangular: "Reading input as constant from a dynamic tensor".
 IMPOSSIBLE = {("tfp_cvae", "XLA on for off, off for on")}
 ENVIRONMENTS = {
-    "one thread": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+    "one thread": ONE_THREAD,
     "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
 }
 

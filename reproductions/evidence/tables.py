@@ -13,6 +13,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,16 +37,6 @@ from reproductions.evidence.documents import DOCUMENTS, RECORDED, Document
 from reproductions.evidence.equivalence import ceil_percent, signed
 from reproductions.evidence.lockstep import floored
 
-FILES = {
-    "README.md": "en",
-    "README.zh-CN.md": "zh",
-    "docs/proof.md": "en",
-    "docs/quirks.md": "en",
-    "docs/performance.md": "en",
-    "docs/proof.zh-CN.md": "zh",
-    "docs/quirks.zh-CN.md": "zh",
-    "docs/performance.zh-CN.md": "zh",
-}
 FEWEST = 3  # seeds: with fewer the prediction interval says nothing that helps a user
 MINUS = "\N{MINUS SIGN}"
 # A number in a sentence; an editor may have wrapped the marks.
@@ -71,12 +62,21 @@ def _write(argv: Sequence[str] | None) -> None:
         "reproductions.evidence.tables",
         "Writes the tables of README and docs from the kept results.",
     ).parse_args(argv)
-    for name, language in FILES.items():
-        path = kept.ROOT / name
-        write_atomically(path, fill(path.read_text(encoding="utf-8"), language))
-        print(f"{name}: tables written")
+    for path in pages():
+        write_atomically(path, fill(path.read_text(encoding="utf-8"), language_of(path)))
+        print(f"{path.name}: tables written")
     write_atomically(EXPECTED, expected_text())
     print(f"{EXPECTED.name}: written")
+
+
+def pages() -> list[Path]:
+    """README and docs, in both languages."""
+    return sorted([*kept.ROOT.glob("README*.md"), *kept.ROOT.glob("docs/*.md")])
+
+
+def language_of(page: Path) -> str:
+    """The language of a page: "en" or "zh"."""
+    return "zh" if page.name.endswith(".zh-CN.md") else "en"
 
 
 def fill(text: str, language: str) -> str:
@@ -167,7 +167,7 @@ def _digits(document: Document) -> str:
     """On how many digits a port agrees with its recording over 100 steps in double precision."""
     if document.unrecorded:
         return "–"
-    entries = kept.load_lockstep(document.module)["entries"]
+    entries = kept.load_results(f"{document.module}/lockstep.json")["entries"]
     return floored(next(e for e in entries if e["precision"] == "float64")["digits"]["100"])
 
 
@@ -178,7 +178,7 @@ def lockstep() -> Rows:
          f"{entry['largest_difference']:.1e}", str(entry["largest_step"]),
          *map(floored, entry["digits"].values())]
         for document in RECORDED
-        for entry in kept.load_lockstep(document.module)["entries"]
+        for entry in kept.load_results(f"{document.module}/lockstep.json")["entries"]
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ function makeControls() {
     paintImage(element("canvas", button, "", {width: 28, height: 28}), testImage(i));
     button.addEventListener("click", () => pick(i));
   });
-  find("drawing").hidden = dataset === "fashion";
+  find("drawing").hidden = dataset === "fashion_mnist";
   find("digit-choice").hidden = find("labels-row").hidden = !conditional();
   find("grid-choice").hidden = benches[0].model.latent > 2;
   find("modes").hidden = benches.length < 2;

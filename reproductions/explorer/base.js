@@ -19,7 +19,7 @@ const text = (key, values = {}) => {
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
 const vector = (values, digits) => `(${values.map((v) => number(v, digits)).join(", ")})`;
-const className = (k) => (modules[state.module].dataset === "fashion" ? text(`fashion.${k}`) : String(k));
+const className = (k) => (modules[state.module].dataset === "fashion_mnist" ? text(`fashion.${k}`) : String(k));
 
 function element(tag, parent, content = "", attributes = {}) {
   const made = document.createElement(tag);
@@ -31,7 +31,7 @@ function table(target, rows) {
   target.replaceChildren();
   rows.forEach((row, i) => {
     const line = element("tr", target);
-    row.forEach((cell, j) => element(i && j ? "td" : "th", line, cell, {scope: i ? "row" : "col"}));
+    row.forEach((cell, j) => i && j ? element("td", line, cell) : element("th", line, cell, {scope: i ? "row" : "col"}));
   });
 }
 const press = (buttons, isPressed) =>

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import BadInput
+from common.evaluation import DRAWN
 from common.pictures import normal_quantiles
 from common.runs import read_npz, read_record
-from reproductions import MODULES, rmsprop_vae
+from reproductions import MODULES, program, rmsprop_vae
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.explorer.models import Model, load, step_of, tensors
 from reproductions.explorer.networks import Layer
@@ -27,7 +28,6 @@ SCRIPTS = (
     "base.js", "models.js", "show.js", "app.js",
 )  # fmt: skip
 LANGUAGES = ("en", "zh")
-TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.
 GRIDS = {"rmsprop_vae": rmsprop_vae.GRID.tolist()}
 EVALUATED = (
@@ -45,13 +45,13 @@ def build(reference: Path) -> str:
     blobs: dict[str, bytes] = {}
     for module in MODULES:
         found = {"document": reference / module}
-        if module in TWINS:
-            found["twin"] = reference / module / TWINS[module]
+        for variant in DOCUMENTS[module].variants:
+            found["twin"] = reference / module / variant.name
         runs = {k: f for k, f in found.items() if (f / "explorer.npz").exists()}
         if "document" not in runs:
             continue
         measured = _read(runs["document"] / "explorer.npz")
-        dataset = "fashion" if module == "conv_vae" else "mnist"
+        dataset = program(module).dataset
         blobs[f"{dataset}-images"] = zlib.compress(measured["images"].tobytes(), 9)
         blobs[f"{dataset}-labels"] = zlib.compress(measured["labels"].tobytes(), 9)
         modules[module] = {
@@ -89,6 +89,7 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
         "kl": _numbers(measured["kl"]),
         "evaluation": {key: evaluation[key] for key in EVALUATED},
         "wanted": evaluation.get("wanted_digits"),
+        "drawn": DRAWN,  # pictures of each digit
         "weight": 1 / round(1 / evaluation["kl_weight"]),  # of the reciprocal two digits are kept
         "differences": [
             float(measured[key]) for key in ("numpy_pixels", "javascript_pixels", "rounding_pixels")

@@ -48,7 +48,7 @@ function showDraws() {
   })));
   for (const {run, shares} of benches) {
     if (!run.wanted) continue;
-    table(shares, [[...Array(10).keys()], run.wanted.right.map((right) => `${Math.round(right / 10)} %`)]);
+    table(shares, [[...Array(10).keys()], run.wanted.right.map((right) => `${Math.round(100 * right / run.drawn)} %`)]);
     for (const row of shares.children) row.children[state.digit].className = "chosen";
   }
 }
@@ -61,7 +61,7 @@ function scene(b) {
     codes: two(b.codes), labels: labels[modules[state.module].dataset], visible: state.visible,
     means: b.means.map(two), names: b.means.map((_, k) => className(k)), prior: two(priorMean(b)),
     q: b.q && {mean: two(b.q.mean), scale: [two(b.q.scale[i]), two(b.q.scale[j])]}, z: two(b.z),
-    grid: state.grid && b.grid, numerals: modules[state.module].dataset !== "fashion",
+    grid: state.grid && b.grid, numerals: modules[state.module].dataset !== "fashion_mnist",
     key: [state.dims, state.theme, state.grid && b.grid.filter((g) => g.picture).length],
   };
 }

@@ -123,7 +123,6 @@ def read_module(reference: Path, module: str) -> ModuleView:
     }
     compared = equivalence.compare(document, reference) if recorded and has_seeds else []
     asked = ASKED.get(module)
-    has_verdicts = (folder / "lockstep.json").exists()
     runs = []
     if (folder / "run.json").exists():
         runs.append(read_run(folder, read_record(folder), sheets, is_reference=True))
@@ -134,7 +133,7 @@ def read_module(reference: Path, module: str) -> ModuleView:
         "original_pictures": sheets,
         "asked": read_picture(asked) if asked and asked.exists() else None,
         "bands": {column: _band(document, curves) for column, curves in ours.items()},
-        "lockstep": kept.load_lockstep(module, reference)["entries"] if has_verdicts else [],
+        "lockstep": kept.load_results(f"{module}/lockstep.json", reference).get("entries", []),
         "whole_runs": compared,
         "runs": runs,
     }

@@ -60,9 +60,9 @@ IDX = {  # Keras's name of an array: the idx file's, and the shape
     "x_test": ("t10k-images-idx3-ubyte", (10_000, 28, 28)),
     "y_test": ("t10k-labels-idx1-ubyte", (10_000,)),
 }
-SHA256 = {  # of the training images
-    "mnist": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    "fashion_mnist": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+SHA256 = {  # of the four arrays, one after the other
+    "mnist": "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
+    "fashion_mnist": "ca3ab2a37f845e1b8ae23cab1b51749a3011ba3bf1d9016176d75cbaabac376f",
 }
 
 
@@ -205,8 +205,9 @@ def read_data(folder: Path, name: str) -> dict[str, Array]:
             data = {key: arrays[key] for key in IDX}
     else:
         data = {key: _read_idx(folder, idx, shape) for key, (idx, shape) in IDX.items()}
-    if hashlib.sha256(data["x_train"].tobytes()).hexdigest() != SHA256[name]:
-        raise RecordingError(f"the training images in {folder} are not those of {name}")
+    content = b"".join(data[key].tobytes() for key in IDX)
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise RecordingError(f"the images and labels in {folder} are not those of {name}")
     return data
 
 
