@@ -174,7 +174,7 @@ def _digits(document: Document) -> str:
 def lockstep() -> Rows:
     """A row for each module and precision: how far the port follows the recording."""
     return [
-        [f"`{document.module}`", entry["precision"], str(entry["steps"]), str(entry["horizon"]),
+        [f"`{document.module}`", entry["precision"], f"{entry['steps']:,}",
          f"{entry['largest_difference']:.1e}", str(entry["largest_step"]),
          *map(floored, entry["digits"].values())]
         for document in RECORDED
@@ -374,12 +374,15 @@ TABLES = {
     ),
     "lockstep": Table(
         lockstep,
-        {"en": "module | precision | steps compared | horizon | largest difference | at step |"
-         " digits agreed up to step 1 | 10 | 100",
-         "zh": "模块 | 精度 | 比较步数 | 可比步数 | 最大相对差 | 所在步 |"
-         " 至第 1 步相同的有效位数 | 10 | 100"},
-        {"en": "From `artifacts/reference/<module>/lockstep.json`; digits are rounded down.",
-         "zh": "取自 `artifacts/reference/<module>/lockstep.json`；有效位数向下取整。"},
+        {"en": "module | precision | steps compared | largest difference of the loss | at step |"
+         " digits agreed up to step 1 | up to 10 | up to 100",
+         "zh": "模块 | 精度 | 比较步数 | 损失的最大相对差 | 所在步 |"
+         " 至第 1 步相同的有效位数 | 至第 10 步 | 至第 100 步"},
+        {"en": "From `artifacts/reference/<module>/lockstep.json`. Differences are relative; digits"
+         " are rounded down, and 16 is no difference at all. Steps are compared up to the horizon"
+         " (see below) or to the end of the recording.",
+         "zh": "取自 `artifacts/reference/<module>/lockstep.json`。差是相对差；有效位数向下取整，16"
+         " 表示毫无差别。比较到可比步数（见下文）或录制结束为止。"},
     ),
     "miniature": Table(
         miniature,
