@@ -130,7 +130,7 @@ def _likelihood(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(PLANE), metavar="module",
-        help="whose models (default: all of these)",
+        help=f"whose models (default: {', '.join(PLANE)})",
     )  # fmt: skip
     make(parser.parse_args(argv).modules or PLANE)
 
