@@ -93,7 +93,10 @@ def _sum(losses: Losses) -> tf.Tensor:
 
 
 CONTROLS = (
-    Control(optimizer_setting("mlp_vae", "Adam's epsilon 1e-7 for 1e-8", epsilon=1e-7), 4, 2),
+    Control(
+        optimizer_setting("mlp_vae", "Adam's epsilon 1e-7 instead of 1e-8", epsilon=1e-7),
+        4, 2,
+    ),
     Control(
         Mistake(
             "mlp_vae", "Adam's beta powers in double precision", "TF1Adam",
@@ -101,9 +104,9 @@ CONTROLS = (
         ),
         None, 3,
     ),
-    Control(reduced("mlp_vae", "mean for sum over the batch", _mean), 1, 1),
+    Control(reduced("mlp_vae", "mean instead of sum over the batch", _mean), 1, 1),
     Control(reduced("mlp_vae", "KL not divided by the batch", _sum), 4, 1),
-    Control(constant("mlp_vae", "60,000 images for 55,000", "HELD_BACK", 0), 1, 1),
+    Control(constant("mlp_vae", "60,000 images instead of 55,000", "HELD_BACK", 0), 1, 1),
     Control(divided_pixels("mlp_vae"), None, 1),
     Control(late_noise("mlp_vae"), 2, 1),
     Control(late_batches("mlp_vae"), 1, 1),
@@ -111,31 +114,41 @@ CONTROLS = (
         optimizer_setting("rmsprop_vae", "mean square from zeros", initial_mean_square=0.0), 2, 2
     ),
     Control(
-        optimizer_setting("rmsprop_vae", "RMSProp's epsilon 1e-7 for 1e-10", epsilon=1e-7), None, 2
+        optimizer_setting("rmsprop_vae", "RMSProp's epsilon 1e-7 instead of 1e-10", epsilon=1e-7),
+        None, 2,
     ),
     Control(constant("rmsprop_vae", "no guard in the logarithms", "LOG_GUARD", 0.0), None, 1),
-    Control(constant("rmsprop_vae", "60,000 images for 55,000", "HELD_BACK", 0), 1, 1),
-    Control(reduced("rmsprop_vae", "sum for mean over the batch", _sum), 1, 1),
+    Control(constant("rmsprop_vae", "60,000 images instead of 55,000", "HELD_BACK", 0), 1, 1),
+    Control(reduced("rmsprop_vae", "sum instead of mean over the batch", _sum), 1, 1),
     Control(divided_pixels("rmsprop_vae"), None, 1),
     Control(late_noise("rmsprop_vae"), 1, 1),
     Control(late_batches("rmsprop_vae"), 1, 1),
     Control(optimizer_setting("conv_vae", "Keras 3's Nadam: 0.96^t", schedule_decay=1.0), 4, 2),
-    Control(optimizer_setting("conv_vae", "Nadam's epsilon 1e-8 for 1e-7", epsilon=1e-8), None, 2),
-    Control(reduced("conv_vae", "sum for mean over the batch", _sum), 1, 1),
+    Control(
+        optimizer_setting("conv_vae", "Nadam's epsilon 1e-8 instead of 1e-7", epsilon=1e-8),
+        None, 2,
+    ),
+    Control(reduced("conv_vae", "sum instead of mean over the batch", _sum), 1, 1),
     Control(kl_weight("conv_vae", 0.5), 2, 1),
     Control(multiplied_pixels("conv_vae"), None, 1),
     Control(late_noise("conv_vae"), 2, 1),
     Control(late_batches("conv_vae"), 2, 1),
-    Control(optimizer_setting("elbo_cvae", "Adam's epsilon 1e-8 for 1e-7", epsilon=1e-8), None, 2),
     Control(
-        Mistake("elbo_cvae", "closed-form KL for one sample", "loss", closed_form_of_elbo_cvae),
+        optimizer_setting("elbo_cvae", "Adam's epsilon 1e-8 instead of 1e-7", epsilon=1e-8),
+        None, 2,
+    ),
+    Control(
+        Mistake(
+            "elbo_cvae", "closed-form KL instead of one sample",
+            "loss", closed_form_of_elbo_cvae,
+        ),
         1, 1,
     ),
-    Control(reduced("elbo_cvae", "sum for mean over the batch", _sum), 1, 1),
+    Control(reduced("elbo_cvae", "sum instead of mean over the batch", _sum), 1, 1),
     Control(constant("elbo_cvae", "binarised at 64", "THRESHOLD", 64), 1, 1),
     Control(late_noise("elbo_cvae"), 1, 1),
     Control(late_batches("elbo_cvae"), 2, 1),
-    Control(constant("tfp_cvae", "one KL for two", "KL_COUNT", 1), 4, 1),
+    Control(constant("tfp_cvae", "one KL instead of two", "KL_COUNT", 1), 4, 1),
     Control(
         reduced(
             "tfp_cvae", "KL not divided by the batch",
@@ -145,13 +158,17 @@ CONTROLS = (
     ),
     Control(
         reduced(
-            "tfp_cvae", "mean for sum over the batch",
+            "tfp_cvae", "mean instead of sum over the batch",
             lambda x: tf.reduce_mean(x.reconstruction + 2 * x.kl),
         ),
         1, 1,
     ),
     Control(
-        Mistake("tfp_cvae", "closed-form KL for one sample", "loss", closed_form_of_tfp_cvae), 4, 1
+        Mistake(
+            "tfp_cvae", "closed-form KL instead of one sample",
+            "loss", closed_form_of_tfp_cvae,
+        ),
+        4, 1,
     ),
     Control(
         constant("tfp_cvae", "cross-entropy from logits", "cross_entropy", from_logits), None, 1
@@ -160,8 +177,11 @@ CONTROLS = (
         constant("tfp_cvae", "Keras 3's cross-entropy", "cross_entropy", keras3_cross_entropy),
         None, 1,
     ),
-    Control(constant("tfp_cvae", "leaky slope 0.3 for 0.2", "LEAKY_SLOPE", 0.3), 1, 1),
-    Control(optimizer_setting("tfp_cvae", "Adam's epsilon 1e-8 for 1e-7", epsilon=1e-8), None, 2),
+    Control(constant("tfp_cvae", "leaky slope 0.3 instead of 0.2", "LEAKY_SLOPE", 0.3), 1, 1),
+    Control(
+        optimizer_setting("tfp_cvae", "Adam's epsilon 1e-8 instead of 1e-7", epsilon=1e-8),
+        None, 2,
+    ),
     Control(multiplied_pixels("tfp_cvae"), None, 1),
     Control(late_noise("tfp_cvae"), 2, 1),
     Control(late_batches("tfp_cvae"), 2, 1),

@@ -114,7 +114,7 @@ def divided_pixels(module: str) -> Mistake:
         x = tf.cast(tf.cast(tf.reshape(images, [-1, 784]), tf.float64) / 255.0, tf.float32)
         return tf.cast(x, dtype)
 
-    return constant(module, "pixels x / 255 for x · float32(1/255)", "inputs", divided)
+    return constant(module, "pixels x / 255 instead of x · float32(1/255)", "inputs", divided)
 
 
 def multiplied_pixels(module: str) -> Mistake:
@@ -124,7 +124,7 @@ def multiplied_pixels(module: str) -> Mistake:
         x = tf.cast(images, tf.float32)[..., tf.newaxis] * np.float32(1 / 255)
         return tf.cast(x, dtype)
 
-    return constant(module, "pixels x · float32(1/255) for x / 255", "inputs", multiplied)
+    return constant(module, "pixels x · float32(1/255) instead of x / 255", "inputs", multiplied)
 
 
 def other_chance(module: str, what: str, other: Callable[[int], chance.Chance]) -> Mistake:

@@ -138,12 +138,12 @@ def other_order(module: str) -> AbstractContextManager[None]:
 
 HARMLESS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "without a graph (eager)": lambda module: eager(),
-    "XLA on for off, off for on": other_compiler,
+    "XLA on where it is off, and off where it is on": other_compiler,
     "exp(v) as sqrt(exp(2v))": other_exponential,
     "another order of the sums": other_order,
 }
 # XLA cannot compile TFP's fill-triangular: "Reading input as constant from a dynamic tensor".
-IMPOSSIBLE = {("tfp_cvae", "XLA on for off, off for on")}
+IMPOSSIBLE = {("tfp_cvae", "XLA on where it is off, and off where it is on")}
 ENVIRONMENTS = {
     "one thread": ONE_THREAD,
     "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
