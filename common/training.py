@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     """What a module's loss function returns for a batch."""
 
     loss: tf.Tensor  # scalar, as the document reduces it
-    reconstruction: tf.Tensor  # [batch], nats per image
+    reconstruction: tf.Tensor  # [batch], nats per image (000: up to a constant)
     kl: tf.Tensor  # [batch], nats per image
 
 

@@ -63,6 +63,7 @@ class Document:
     number: str  # "000" to "004"
     section: str  # of the document, or ""
     title: str
+    english: str  # the title, translated
     date: str  # as the document gives it, or ""
     tensorflow: str  # that the original ran on
     curves: tuple[Curve, ...]  # the first is the one that a picture shows first
@@ -108,6 +109,7 @@ DOCUMENTS = {
             number="000",
             section="§2",
             title="变分自编码 & 条件变分自编码",
+            english="Variational and conditional variational autoencoders",
             date="",
             tensorflow="1.14.0",
             curves=(Curve("epoch_mean_cost", "loss", "mean cost of an epoch"),),
@@ -132,6 +134,7 @@ DOCUMENTS = {
             number="000",
             section="§3",
             title="变分自编码 & 条件变分自编码",
+            english="Variational and conditional variational autoencoders",
             date="",
             tensorflow="1.14.0",
             curves=(Curve("", "loss", "mean cost of an epoch"),),
@@ -148,6 +151,7 @@ DOCUMENTS = {
             number="001",
             section="",
             title="变分自编码器(VAE) 直观推导",
+            english="An intuitive derivation of the VAE",
             date="2019-07-29",
             tensorflow="1.14.0",
             curves=(
@@ -164,6 +168,7 @@ DOCUMENTS = {
             number="002",
             section="",
             title="TensorFlow从1到2（十一）变分自动编码器和图片自动生成",
+            english="TensorFlow from 1 to 2, part 11: VAE, and pictures made by it",
             date="2019-05-05",
             tensorflow="2.0.0",
             curves=(Curve("test_elbo", "test_elbo", "test ELBO"),),
@@ -182,6 +187,7 @@ DOCUMENTS = {
             number="003",
             section="",
             title="（无标题）aymericdamien 的 variational_autoencoder 中文注释版",
+            english="no title: aymericdamien's variational_autoencoder, annotated in Chinese",
             date="",
             tensorflow="1.14.0",
             curves=(Curve("mean_loss_per_100_steps", "loss", "mean loss of 100 steps"),),
@@ -205,6 +211,7 @@ DOCUMENTS = {
             number="004",
             section="",
             title="条件VAE",
+            english="Conditional VAE",
             date="2019-08-18",
             tensorflow="1.14.0",
             curves=(

@@ -133,11 +133,14 @@ def as_markdown(header: str, rows: Rows) -> str:
 
 
 def tutorials() -> Rows:
-    """A row for each module: its tutorial, and how long the kept run took."""
+    """A row for each module: its tutorial, where to read it, and how long the kept run took."""
     return [
-        [d.name, d.title, d.date or "–", f"`{d.module}`", kept.duration(d.module)]
+        [d.name, f"{d.title}<br>*{d.english}*", d.date or "–",
+         f"[`{d.module}`](reproductions/{d.module}.py)",
+         f"[English](notebooks/{d.module}.en.ipynb), [中文](notebooks/{d.module}.zh.ipynb)",
+         kept.duration(d.module)]
         for d in DOCUMENTS.values()
-    ]
+    ]  # fmt: skip
 
 
 def results() -> Rows:
@@ -169,6 +172,22 @@ def _digits(document: Document) -> str:
         return "–"
     entries = kept.load_results(f"{document.module}/lockstep.json")["entries"]
     return floored(next(e for e in entries if e["precision"] == "float64")["digits"]["100"])
+
+
+def verdicts() -> Rows:
+    """A row for each recorded module: what each of the three comparisons with its original says."""
+    rows = []
+    for document in RECORDED:
+        small = kept.load_results(f"{document.module}/miniature.json")["entries"]
+        entry = next(e for e in small if e["precision"] == "float64")
+        compared = equivalence.compare(document)
+        shown = sum(c.equivalent is True for c in compared)
+        rows.append(
+            [f"`{document.module}`", _digits(document),
+             f"{entry['numbers']:,} numbers and {entry['images']:,} images: "
+             + ("equal" if entry["passed"] else "DIFFERENT"), f"{shown} of {len(compared)}"]
+        )  # fmt: skip
+    return rows
 
 
 def lockstep() -> Rows:
@@ -356,8 +375,8 @@ def _spread(values: Sequence[float]) -> str:
 TABLES = {
     "tutorials": Table(
         tutorials,
-        {"en": "document | title | date | module | a whole run takes",
-         "zh": "文档 | 标题 | 日期 | 模块 | 完整训练用时"},
+        {"en": "document | title | date | module | notebook | a whole run takes",
+         "zh": "文档 | 标题 | 日期 | 模块 | 笔记本 | 完整训练用时"},
         {"en": "Times from `artifacts/reference/<module>/run.json`: two cores, no GPU.",
          "zh": "用时取自 `artifacts/reference/<module>/run.json`：双核，无 GPU。"},
     ),
@@ -371,6 +390,14 @@ TABLES = {
          " `lockstep.json`.",
          "zh": "取自 `golden/*/full-runs.json`，以及 `artifacts/reference/<module>/` 中的"
          " `seeds.json` 与 `lockstep.json`。"},
+    ),
+    "verdicts": Table(
+        verdicts,
+        {"en": "module | lockstep: digits agreed (float64, 100 steps) | whole program in miniature"
+         " | whole runs: comparisons shown equivalent within 2 %",
+         "zh": "模块 | 逐步核对：相同的有效位数（float64，100 步） | 缩微运行"
+         " | 完整训练：证明在 2% 以内等价的比较"},
+        {"en": "From the tables below.", "zh": "取自下面各表。"},
     ),
     "lockstep": Table(
         lockstep,
@@ -468,8 +495,8 @@ TABLES = {
     "dose": Table(
         lambda: dose_response.table(kept.load_results(dose_response.RESULTS)),
         {"en": "module | mistake | seeds | final loss, difference in % (90 % interval) | whole"
-         " curve, difference in % (90 % interval) | final loss, in sd | p of no difference |"
-         " whole runs, margin 2 % | lockstep float32: step | float64: step",
+         " curve, difference in % (90 % interval) | final loss, in sd | final loss, p of no"
+         " difference | whole runs, margin 2 % | lockstep float32: step | float64: step",
          "zh": "模块 | 错误 | 种子数 | 最终损失之差，%（90% 区间） |"
          " 整条曲线之差，%（90% 区间） | 最终损失之差，以标准差计 | 无差异检验的 p 值 |"
          " 完整训练，界值 2% | 逐步核对，float32：步 | float64：步"},
@@ -558,6 +585,7 @@ TABLES = {
 
 # English cells in Chinese, in the order in which they are replaced.
 CHINESE = (
+    (r"<br>\*.*\*$", ""),  # a title in English
     (r"cost of a batch, mean of epoch 50", "一个批次的 `cost`，第 50 轮的均值"),
     (r"validation loss after 30 epochs, nats", "30 轮后的验证损失，nat"),
     (r"test ELBO after 100 epochs, nats", "100 轮后的测试 ELBO，nat"),
@@ -568,6 +596,9 @@ CHINESE = (
     (r" \(upstream\)", "（上游）"),
     (r"^no program$", "无程序"),
     (r"^none$", "无"),
+    (r"^([\d,]+) numbers and ([\d,]+) images: equal$", r"\1 个数、\2 幅图像：相同"),
+    (r"^([\d,]+) numbers and ([\d,]+) images: DIFFERENT$", r"\1 个数、\2 幅图像：不同"),
+    (r"^(\d+) of (\d+)$", r"\1/\2"),
     (r"^([\d,]+) of ([\d,]+); equal$", r"\1/\2；相同"),
     (r"^([\d,]+) of ([\d,]+); DIFFERENT$", r"\1/\2；不同"),
     (r"stopped after (\d+) of (\d+)", r"在第 \1 轮停止（共 \2 轮）"),
