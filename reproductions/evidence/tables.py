@@ -184,8 +184,9 @@ def verdicts() -> Rows:
         shown = sum(c.equivalent is True for c in compared)
         rows.append(
             [f"`{document.module}`", _digits(document),
-             f"{entry['numbers']:,} numbers and {entry['images']:,} images: "
-             + ("equal" if entry["passed"] else "DIFFERENT"), f"{shown} of {len(compared)}"]
+             ("equal" if entry["passed"] else "DIFFERENT")
+             + f" (numbers: {entry['numbers']:,}, images: {entry['images']:,})",
+             f"{shown} of {len(compared)}"]
         )  # fmt: skip
     return rows
 
@@ -194,7 +195,7 @@ def lockstep() -> Rows:
     """A row for each module and precision: how far the port follows the recording."""
     return [
         [f"`{document.module}`", entry["precision"], f"{entry['steps']:,}",
-         f"{entry['largest_difference']:.1e}", str(entry["largest_step"]),
+         f"{entry['largest_difference']:.1e}", f"{entry['largest_step']:,}",
          *map(floored, entry["digits"].values())]
         for document in RECORDED
         for entry in kept.load_results(f"{document.module}/lockstep.json")["entries"]
@@ -205,11 +206,16 @@ def miniature() -> Rows:
     """A row for each module and precision: what the port prints and draws in miniature."""
     return [
         [f"`{document.module}`", entry["precision"], f"{entry['numbers']:,}",
-         f"{entry['largest_difference']:.0e}", f"{entry['images']:,}",
-         f"{entry['largest_rms_of_an_image']:.0e}"]
+         _largest(entry["largest_difference"], entry["numbers"]), f"{entry['images']:,}",
+         _largest(entry["largest_rms_of_an_image"], entry["images"])]
         for document in RECORDED
         for entry in kept.load_results(f"{document.module}/miniature.json")["entries"]
     ]  # fmt: skip
+
+
+def _largest(difference: float, compared: int) -> str:
+    """The largest of so many differences."""
+    return "–" if not compared else f"{difference:.0e}" if difference else "0"
 
 
 def wholeruns() -> Rows:
@@ -397,7 +403,8 @@ TABLES = {
          " | whole runs: comparisons shown equivalent within 2 %",
          "zh": "模块 | 逐步核对：相同的有效位数（float64，100 步） | 缩微运行"
          " | 完整训练：证明在 2% 以内等价的比较"},
-        {"en": "From the tables below.", "zh": "取自下面各表。"},
+        {"en": "From the tables below. A side with a single run cannot show equivalence.",
+         "zh": "取自下面各表。一方只有一次运行时，无从证明等价。"},
     ),
     "lockstep": Table(
         lockstep,
@@ -596,8 +603,8 @@ CHINESE = (
     (r" \(upstream\)", "（上游）"),
     (r"^no program$", "无程序"),
     (r"^none$", "无"),
-    (r"^([\d,]+) numbers and ([\d,]+) images: equal$", r"\1 个数、\2 幅图像：相同"),
-    (r"^([\d,]+) numbers and ([\d,]+) images: DIFFERENT$", r"\1 个数、\2 幅图像：不同"),
+    (r"^equal \(numbers: ([\d,]+), images: ([\d,]+)\)$", r"相同（\1 个数，\2 幅图像）"),
+    (r"^DIFFERENT \(numbers: ([\d,]+), images: ([\d,]+)\)$", r"不同（\1 个数，\2 幅图像）"),
     (r"^(\d+) of (\d+)$", r"\1/\2"),
     (r"^([\d,]+) of ([\d,]+); equal$", r"\1/\2；相同"),
     (r"^([\d,]+) of ([\d,]+); DIFFERENT$", r"\1/\2；不同"),
