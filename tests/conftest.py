@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from common import datasets, evaluation, training
+from common import datasets, evaluation, pictures, plotting, training
 from common.datasets import Dataset
+from common.datasets import load as load_published
 from common.errors import DataUnavailable
-from reproductions import program
+from reproductions import MODULES, program
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.sharpness import eager
 
@@ -39,6 +40,9 @@ SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1))  # down and right, in pixels
 
 SLOW = ("conv_vae", "elbo_cvae", "tfp_cvae")  # the convolutional modules
 SLOW_DOCUMENTS = tuple(DOCUMENTS[module].number for module in SLOW)
+CONDITIONAL = tuple(module for module in MODULES if program(module).draw)
+# Modules that minimise an ELBO only if they are told to: as documented, the KL weighs less.
+WITH_OBJECTIVE = tuple(m for m in MODULES if hasattr(program(m).config(), "objective"))
 SLOW_FILES = ("miniature", "lockstep", "killing", "read_back", "smoke", "recorder")
 
 
@@ -124,18 +128,51 @@ def command(module: str, *changes: str) -> list[str]:
     return [sys.executable, "-c", "\n".join(lines)]
 
 
-def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *arguments: str, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs a program in a fresh interpreter, at the root of the project; it must succeed."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env=inherited | environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def complaint(capsys: pytest.CaptureFixture[str], name: str) -> str:
+    """What a command wrote to stderr: one line that begins with its name."""
+    text = capsys.readouterr().err
+    assert text.startswith(f"{name}: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+def noted(patch: pytest.MonkeyPatch) -> tuple[list[str], list[tuple[str, str]]]:
+    """Lists that fill up with the captions of a run's GIF, and with its pictures' words.
+
+    Those are the title and the note of each picture, preview included.
+    """
+    captions: list[str] = []
+    drawn: list[tuple[str, str]] = []
+    gif, to_png = pictures.gif, plotting.to_png
+
+    def noted_gif(frames: Any, lines: list[str]) -> bytes:
+        captions.extend(lines)
+        return gif(frames, lines)
+
+    def noted_png(figure: Any, note: str) -> bytes:
+        drawn.append((figure.get_suptitle() or figure.axes[0].get_title(), note))
+        return to_png(figure, note)
+
+    patch.setattr("common.program.gif", noted_gif)
+    patch.setattr(plotting, "to_png", noted_png)
+    return captions, drawn
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -159,7 +196,7 @@ def _sigint_is_heard() -> None:
 @cache
 def _whole(name: str) -> Dataset | str:
     try:
-        return datasets.load(name, quiet=True)
+        return load_published(name, quiet=True)  # whatever a test has put in its place
     except DataUnavailable as error:
         return str(error)
 

@@ -22,6 +22,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from common.runs import CheckpointFolder, read_csv
+from reproductions import MODULES
 from tests.conftest import ROOT, command
 
 OPTIONS = {
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", metavar="module", help="default: all")
     parser.add_argument("--kills", type=int, default=10)
     options = parser.parse_args()
-    for module in options.modules or OPTIONS:
+    for module in options.modules or MODULES:
         with tempfile.TemporaryDirectory() as scratch:
             places = check(module, options.kills, Path(scratch))
         print(f"{module}: {len(places)} kills, the same bits; killed at {', '.join(places)}")

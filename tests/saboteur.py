@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reproductions import MODULES
 from tests.conftest import ROOT
 
 PASSED, NO_TESTS = 0, 5  # pytest's exit codes; without a change only the first will do
@@ -35,10 +36,11 @@ ARTIFACTS = (
     ".ruff_cache",
     ".pytest_cache",
 )
-OF_A_MODULE = "hand_over trained closed_forms miniature plotting evaluation read_back mlp_cvae"
+OF_A_MODULE = (
+    "hand_over trained networks closed_forms miniature plotting evaluation read_back mlp_cvae"
+)
 TESTS = {
-    **{f"reproductions/{m}.py": f"{OF_A_MODULE} -k {m}" for m in (
-        "mlp_vae", "mlp_cvae", "conv_vae", "elbo_cvae", "rmsprop_vae", "tfp_cvae")},
+    **{f"reproductions/{m}.py": f"{OF_A_MODULE} -k {m}" for m in MODULES},
     "common/evaluation.py": "evaluation trained read_back",
     "common/pictures.py": "pictures plotting",
     "common/plotting.py": "plotting",

@@ -14,6 +14,7 @@ from common.chance import Seeded
 from common.lazy import tf
 from common.training import Losses
 from reproductions import conv_vae, elbo_cvae, mlp_vae, rmsprop_vae, tfp_cvae
+from reproductions.evidence.documents import RECORDED_MODULES
 
 Array = np.ndarray
 
@@ -84,22 +85,6 @@ def tfp_model() -> Any:
     return model
 
 
-def encode_mlp(x: Array) -> Any:
-    return mlp_vae.encode(mlp_model(), mlp_vae.inputs(x, "float64"))
-
-
-def encode_rmsprop(x: Array) -> Any:
-    return rmsprop_vae.encode(rmsprop_model(), rmsprop_vae.inputs(x, "float64"))
-
-
-def encode_conv(x: Array) -> Any:
-    return conv_model().encoder(conv_vae.inputs(x, "float64"))
-
-
-def encode_elbo(x: Array) -> Any:
-    return elbo_cvae.encode(elbo_model(), elbo_cvae.inputs(x, "float64"))
-
-
 MODELS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "mlp_vae": (mlp_vae, mlp_model),
     "conv_vae": (conv_vae, conv_model),
@@ -107,12 +92,15 @@ MODELS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "rmsprop_vae": (rmsprop_vae, rmsprop_model),
     "tfp_cvae": (tfp_cvae, tfp_model),
 }
-ENCODERS: dict[str, Callable[[Array], Any]] = {
-    "mlp_vae": encode_mlp,
-    "conv_vae": encode_conv,
-    "elbo_cvae": encode_elbo,
-    "rmsprop_vae": encode_rmsprop,
-}
+
+
+def codes(name: str) -> tuple[Array, Array, Array]:
+    """Mean and log-variance of the images' diagonal posteriors, and the z of `noise()`."""
+    module, model = MODELS[name]
+    x = module.inputs(images(), "float64")
+    encoded = model().encoder(x) if module is conv_vae else module.encode(model(), x)
+    z_mean, z_log_var = (part.numpy() for part in encoded)
+    return z_mean, z_log_var, z_mean + np.exp(z_log_var / 2) * noise().numpy()
 
 
 def loss_of(name: str) -> Losses:
@@ -141,7 +129,7 @@ def kl_by_integration(mean: float, log_var: float) -> float:
 
 @pytest.mark.parametrize("name", ["mlp_vae", "conv_vae", "rmsprop_vae"])
 def test_kl_is_the_integral_that_defines_it(name: str) -> None:
-    z_mean, z_log_var = (part.numpy() for part in ENCODERS[name](images()))
+    z_mean, z_log_var, _ = codes(name)
     assert np.abs(z_mean - z_mean[0]).max() > 1e-3  # the images differ
     expected = [
         sum(kl_by_integration(m, v) for m, v in zip(*pair, strict=True))
@@ -156,9 +144,7 @@ def test_kl_is_the_integral_that_defines_it(name: str) -> None:
 
 
 def test_squared_error_of_mlp_vae_is_a_gaussian_up_to_its_constant() -> None:
-    eps = noise().numpy()
-    z_mean, z_log_var = (part.numpy() for part in encode_mlp(images()))
-    z = z_mean + np.exp(z_log_var / 2) * eps
+    _, _, z = codes("mlp_vae")
     x = mlp_vae.inputs(images(), "float64").numpy()
     density = stats.norm(mlp_vae.decode(mlp_model(), z).numpy(), 1).logpdf(x).sum(axis=1)
     constant = 784 / 2 * np.log(2 * np.pi)
@@ -170,8 +156,7 @@ def test_squared_error_of_mlp_vae_is_a_gaussian_up_to_its_constant() -> None:
 @pytest.mark.parametrize("name", ["conv_vae", "elbo_cvae"])
 def test_cross_entropy_of_logits(name: str) -> None:
     module, model = MODELS[name]
-    z_mean, z_log_var = (part.numpy() for part in ENCODERS[name](images()))
-    z = z_mean + np.exp(z_log_var / 2) * noise().numpy()
+    _, _, z = codes(name)
     x, logits = module.inputs(images(), "float64").numpy(), model().decoder(z).numpy()
     bernoulli = x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)
     np.testing.assert_allclose(
@@ -180,8 +165,7 @@ def test_cross_entropy_of_logits(name: str) -> None:
 
 
 def test_guarded_cross_entropy_of_rmsprop_vae() -> None:
-    z_mean, z_log_var = (part.numpy() for part in encode_rmsprop(images()))
-    z = z_mean + np.exp(z_log_var / 2) * noise().numpy()
+    _, _, z = codes("rmsprop_vae")
     x = rmsprop_vae.inputs(images(), "float64").numpy()
     p = rmsprop_vae.decode(rmsprop_model(), z).numpy()
     likelihood = x * np.log(1e-10 + p) + (1 - x) * np.log(1e-10 + 1 - p)
@@ -267,9 +251,8 @@ def test_log_normal_pdf_is_that_of_scipy() -> None:
 
 
 def test_kl_of_elbo_cvae_is_the_difference_of_two_log_densities() -> None:
-    z_mean, z_log_var = (part.numpy() for part in encode_elbo(images()))
+    z_mean, z_log_var, z = codes("elbo_cvae")
     posterior = stats.norm(z_mean, np.exp(z_log_var / 2))
-    z = posterior.mean() + posterior.std() * noise().numpy()
     expected = (posterior.logpdf(z) - stats.norm.logpdf(z)).sum(axis=1)
     np.testing.assert_allclose(loss_of("elbo_cvae").kl, expected, rtol=ROUNDING, atol=ROUNDING)
 
@@ -332,7 +315,7 @@ REDUCTIONS: dict[str, Callable[[Losses], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RECORDED_MODULES)
 def test_the_loss_is_reduced_over_the_batch_as_it_is(name: str) -> None:
     """The divisor is the size of this batch; in the lockstep all have the document's size."""
     losses = loss_of(name)

@@ -13,7 +13,7 @@ from common.chance import Seeded
 from common.training import Experiment, Losses, fit
 from reproductions import program
 from reproductions.evidence import dose_response, kept
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.documents import DOCUMENTS, RECORDED_MODULES
 from reproductions.evidence.mistakes import (
     OPTIMIZER,
     epsilon,
@@ -23,7 +23,6 @@ from reproductions.evidence.mistakes import (
 )
 from tests.conftest import small
 
-MODULES = [document.module for document in RECORDED]
 FACTOR = 1.5
 SAME = 1e-12  # relative, of double-precision sums in another order
 SHIFT = 1.1  # of all losses of made-up runs: far beyond the margin
@@ -42,7 +41,7 @@ def losses_of(experiment: Experiment) -> Losses:
     return experiment.loss(experiment.images[:20], experiment.labels[:20], eps)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", RECORDED_MODULES)
 def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(module: str) -> None:
     good = built(module).optimizer
     assert type(good).__name__ == OPTIMIZER[module]
@@ -56,7 +55,7 @@ def test_a_mistake_in_the_optimiser_is_of_the_size_that_it_says(module: str) -> 
     assert (again.learning_rate, again.epsilon) == (good.learning_rate, good.epsilon)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", RECORDED_MODULES)
 def test_a_weight_of_the_kl_changes_the_kl_in_the_loss_alone(module: str) -> None:
     good = losses_of(built(module))
     with planted(kl_weight(module, 1.0)):

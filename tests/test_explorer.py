@@ -36,7 +36,7 @@ from reproductions.explorer.build import (
 )
 from reproductions.explorer.measure import codes_to_try, in_node
 from tests.chromium import Browser
-from tests.conftest import ROOT
+from tests.conftest import CONDITIONAL, ROOT, WITH_OBJECTIVE
 
 COMMITTED = ROOT / "artifacts" / "explorer.html"
 # JavaScript from NumPy, with the same weights, in pixels between 0 and 1; measured: 1.8e-6.
@@ -49,7 +49,7 @@ NATS = 1e-4
 # and 0.0052, nearly all of which is rounding.
 LEVEL, CELL = 0.51, 0.01
 # What a nat of KL weighs, where not 1: one counts for a batch of 128 images, or two for 256.
-WEIGHTS = dict.fromkeys(("mlp_vae", "mlp_cvae", "tfp_cvae"), "1/128")
+WEIGHTS = dict.fromkeys(WITH_OBJECTIVE, "1/128")
 LARGEST = 8_000_000  # bytes of the page
 TWINS = {"mlp_vae": "elbo", "rmsprop_vae": "30000", "tfp_cvae": "elbo"}  # folders with the runs
 
@@ -192,8 +192,7 @@ def unpacked(page: str) -> tuple[str, list[bytes]]:
     return re.sub(pattern, r"\1", page), data
 
 
-def test_the_committed_page_is_current(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_committed_page_is_current(tmp_path):
     assert command.main(["--output", str(tmp_path / "page.html")]) == 0
     made = (tmp_path / "page.html").read_text("utf-8")
     assert unpacked(made) == unpacked(COMMITTED.read_text("utf-8")), (
@@ -238,7 +237,7 @@ def test_texts_are_whole_in_both_languages():
     for module in MODULES:
         missing = {k for k in used if k not in english and f"{module}.{k}" not in english}
         # Only the conditional models show labels.
-        assert missing == (set() if module in ("mlp_cvae", "tfp_cvae") else {"labels"})
+        assert missing == (set() if module in CONDITIONAL else {"labels"})
 
 
 def test_damaged_measurements_are_one_line(tmp_path):
@@ -319,7 +318,7 @@ def test_numbers_on_the_page_are_numpys(browser, module):
     )
     for run, bench in zip(runs_of(module), page, strict=True):
         model, images, digits = kept(run)
-        i = digits.tolist().index(4 if module in ("mlp_cvae", "tfp_cvae") else 7)
+        i = digits.tolist().index(4 if module in CONDITIONAL else 7)
         assert bench["image"] == images[i].ravel().tolist()
         mean, _ = model.encode(images[i : i + 1], digits[i : i + 1])
         z = np.array([bench["z"]], np.float32)
@@ -513,7 +512,7 @@ def test_dragging_keys_and_the_twin(browser):
     assert browser.complaints() == []
 
 
-def test_drawing(browser):
+def test_a_drawn_digit_is_encoded_as_numpy_does(browser):
     open_page(browser, "mlp_vae")
     browser.drag("#pad", [(0.5, 0.1), (0.5, 0.4), (0.5, 0.9)])
     browser.wait_until(READY)
@@ -552,7 +551,7 @@ def test_language_is_switched_as_a_whole(browser):
     browser.click("[data-language=en]")
 
 
-def test_fifty_dimensions(browser):
+def test_sliders_begin_with_the_dimensions_of_largest_kl(browser):
     open_page(browser, "elbo_cvae")
     assert browser.evaluate("find('bars').children.length") == 50
     with np.load(RUNS["elbo_cvae"] / "explorer.npz") as measured:

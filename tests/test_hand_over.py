@@ -9,7 +9,7 @@ import pytest
 
 from common.chance import Seeded
 from common.lazy import tf
-from reproductions import program
+from reproductions import MODULES, program
 from tests.conftest import Load
 
 
@@ -38,7 +38,7 @@ HANDED = {
 }
 
 
-@pytest.mark.parametrize("module", HANDED)
+@pytest.mark.parametrize("module", MODULES)
 def test_the_loop_gets_what_the_document_trains_with(module: str, whole: Load) -> None:
     port: Any = program(module)
     expected = HANDED[module]
@@ -57,7 +57,7 @@ def test_the_loop_gets_what_the_document_trains_with(module: str, whole: Load) -
     assert sum(int(np.prod(v.shape)) for v in experiment.variables) == expected.trained
 
 
-@pytest.mark.parametrize("module", HANDED)
+@pytest.mark.parametrize("module", MODULES)
 def test_the_batches_are_cut_by_the_documents_rule(module: str, whole: Load) -> None:
     port: Any = program(module)
     expected = HANDED[module]
@@ -83,7 +83,7 @@ def test_the_batches_are_cut_by_the_documents_rule(module: str, whole: Load) -> 
         assert 0.9 * expected.buffer < early < expected.buffer
 
 
-@pytest.mark.parametrize("module", HANDED)
+@pytest.mark.parametrize("module", MODULES)
 def test_the_loss_reads_the_batch_that_it_is_given(module: str, whole: Load) -> None:
     """The terms of an image depend on it, and on its label where the model is told the label."""
     port: Any = program(module)

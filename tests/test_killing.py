@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.killing import check
+from reproductions import MODULES
+from tests.killing import OPTIONS, check
+
+
+def test_the_command_knows_a_short_run_of_every_module() -> None:
+    assert OPTIONS.keys() == set(MODULES)
 
 
 @pytest.mark.long

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import dataclasses
 
 import numpy as np
 import pytest
 
-from common.errors import BadInput
+from common.evaluation import encode_test_set
 from common.lazy import tf
+from common.training import Experiment
 from reproductions import program
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import models, networks
 from reproductions.explorer.measure import codes_to_try
+from tests.conftest import small
 
 # Pixels between 0 and 1; measured: 1.9e-6. A pixel is the sum of some hundred float32 products.
 PIXELS = 1e-5
@@ -23,35 +24,33 @@ CODES = 5e-5
 RUNS = [f.parent.relative_to(REFERENCE) for f in REFERENCE.rglob("explorer.npz")]
 
 
-@pytest.fixture(params=sorted(map(str, RUNS)))
-def trained(request) -> tuple[str, Any, models.Model, np.ndarray, np.ndarray]:
-    """Module, TensorFlow's model, NumPy's model, twenty test images and their digits."""
+@pytest.fixture(scope="module", params=sorted(map(str, RUNS)))
+def trained(request) -> tuple[Experiment, models.Model]:
+    """A kept run in TensorFlow, with twenty test images as its test set, and in NumPy."""
     folder = REFERENCE / request.param
-    module = request.param.split("/")[0]
+    port = program(request.param.split("/")[0])
     with np.load(folder / "explorer.npz") as measured:
         images, digits = measured["images"], measured["digits"]
-    return module, program(module).load(folder), models.load(folder), images, digits
+    data = dataclasses.replace(small(port.dataset), test_images=images, test_labels=digits)
+    return port.reopen(folder, data), models.load(folder)
 
 
-def test_decoder(trained):
-    module, in_tf, model, images, digits = trained
+def test_numpys_decoder_is_tensorflows(trained):
+    experiment, model = trained
+    images, digits = experiment.data.test_images, experiment.data.test_labels
     z = codes_to_try(model, images, digits)
-    expected = in_tensorflow(module, in_tf, z, digits)
+    expected = experiment.pictures_of(z, digits)
     assert np.abs(model.decode(z, digits) - expected).max() < PIXELS
 
 
-def in_tensorflow(module: str, model: Any, z: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """The pictures [n, 28, 28] that the module itself decodes."""
-    pictures_of = importlib.import_module(f"reproductions.{module}").pictures_of
-    return pictures_of(model, z, digits) if module == "mlp_cvae" else pictures_of(model, z)
-
-
-def test_encoder(trained):
-    module, in_tf, model, images, digits = trained
-    mean, scale = model.encode(images, digits)
-    q = importlib.import_module(f"reproductions.{module}").posterior(in_tf, images, digits)
-    assert np.abs(mean - q.z_mean).max() < CODES
-    assert np.abs(scale - q.scale_tril).max() < CODES
+def test_numpys_encoder_is_tensorflows(trained):
+    experiment, model = trained
+    digits = experiment.data.test_labels
+    mean, scale = model.encode(experiment.data.test_images, digits)
+    prior_mean = np.zeros_like(mean) if model.class_mean is None else model.class_mean[digits]
+    q = encode_test_set(experiment)
+    for ours, theirs in zip((mean, scale, prior_mean), q, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=CODES)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -77,11 +76,6 @@ def test_activations(name):
     ours = {"linear": tf.identity, "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2)}
     function = ours.get(name) or getattr(tf.nn, name)
     np.testing.assert_allclose(networks.ACTIVATIONS[name](x), function(x).numpy(), atol=1e-6)
-
-
-def test_folder_without_a_run(tmp_path):
-    with pytest.raises(BadInput, match="holds no run"):
-        models.load(tmp_path)
 
 
 def test_rounding_keeps_sixteen_bits():

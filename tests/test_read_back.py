@@ -20,23 +20,16 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from common import pictures, plotting
 from common.chance import Seeded
 from common.runs import CheckpointFolder, read_csv
 from common.training import Trainer
-from reproductions import program
-from tests.conftest import evaluate_little, long_where, small_of, train_on
+from reproductions import MODULES, program
+from tests.conftest import evaluate_little, long_where, noted, small_of, train_on
 
 SEED = 3
 OPTIONS = ["--quick", "--seed", str(SEED), "--dtype", "float64"]
-# What a quick run is. That of tfp_cvae takes minutes in double precision; its notebook makes one.
-QUICK: dict[str, dict[str, Any]] = {
-    "mlp_vae": {"epochs": 10},
-    "mlp_cvae": {"epochs": 10},
-    "conv_vae": {"epochs": 5},
-    "elbo_cvae": {"epochs": 3},
-    "rmsprop_vae": {"steps": 1_000},
-}
+# That of tfp_cvae takes minutes in double precision; its notebook makes one.
+RUNS = [module for module in MODULES if module != "tfp_cvae"]
 # Given besides, so that a step costs less; by the higher rate 18 of them change the pictures.
 SMALLER: dict[str, dict[str, Any]] = {
     "conv_vae": {"filters": 2},
@@ -69,7 +62,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=long_where(lambda module: module != "mlp_cvae", QUICK),
+    params=long_where(lambda module: module != "mlp_cvae", RUNS),
 )
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -95,28 +88,10 @@ def pair(
         )  # fmt: skip
 
 
-def noted(patch: pytest.MonkeyPatch) -> tuple[list[str], list[tuple[str, str]]]:
-    """Lists that fill up with the captions of a run's GIF, and with its pictures' words."""
-    captions: list[str] = []
-    drawn: list[tuple[str, str]] = []
-    gif, to_png = pictures.gif, plotting.to_png
-
-    def noted_gif(frames: Any, lines: list[str]) -> bytes:
-        captions.extend(lines)
-        return gif(frames, lines)
-
-    def noted_png(figure: Any, note: str) -> bytes:
-        drawn.append((figure.get_suptitle() or figure.axes[0].get_title(), note))
-        return to_png(figure, note)
-
-    patch.setattr("common.program.gif", noted_gif)
-    patch.setattr(plotting, "to_png", noted_png)
-    return captions, drawn
-
-
 def config(module: str) -> Any:
     """The settings of the run, from the document's."""
-    return program(module).config(**QUICK[module], **SMALLER.get(module, {}))
+    port = program(module)
+    return port.config(**port.quick, **SMALLER.get(module, {}))
 
 
 def directly(experiment: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -155,12 +130,6 @@ def test_every_step_is_that_of_the_direct_run(pair: Pair) -> None:
             np.testing.assert_array_equal(steps[name], pair.losses[:, column])
     # A run in float32 whose numbers were cast afterwards would have none between two float32s.
     assert (pair.losses[:, 0] != pair.losses[:, 0].astype(np.float32)).all()
-
-
-def test_another_seed_would_have_made_another_run(pair: Pair) -> None:
-    port = program(pair.module)
-    other = port.experiment(config(pair.module), small_of(pair.module), Seeded(0), "float64")
-    assert Trainer(other).run(0, 1)[0, 0] != pair.losses[0, 0]
 
 
 def test_the_weights_are_those_of_the_direct_run(pair: Pair) -> None:
@@ -214,7 +183,6 @@ def test_the_seconds_add_up(pair: Pair) -> None:
     assert list(parts) == ["training", "evaluation", "pictures"]
     assert min(parts.values()) > 0
     assert sum(row["seconds"] for row in pair.rows) <= parts["training"]
-    assert parts["training"] > max(row["seconds"] for row in pair.rows)
     assert sum(parts.values()) <= pair.seconds
 
 

@@ -228,6 +228,7 @@ DOCUMENTS = {
     )
 }  # fmt: skip
 RECORDED = tuple(d for d in DOCUMENTS.values() if not d.unrecorded)
+RECORDED_MODULES = tuple(d.module for d in RECORDED)
 
 
 def of_number(number: str) -> Document | None:
