@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from reproductions import GOLDEN, MODULES, __main__, program
+from reproductions import MODULES, __main__, program
 from reproductions.evidence.documents import DOCUMENTS
-from tests.conftest import ROOT, python
-from tests.test_smoke import RUNS
+from tests.conftest import ROOT, complaint
 
-COMMANDS = {"verify", "evaluate"}
-SECTIONS = [
-    "# --- Data ",
-    "# --- Model ",
-    "# --- Loss ",
-    "# --- Training ",
-    "# --- Pictures ",
-    "# --- The command ",
-]
+SECTIONS = ["Data", "Model", "Loss", "Training", "Pictures", "The command"]
 
 
 def source(module: str) -> str:
@@ -40,31 +32,17 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_the_six_modules_and_two_commands_are_all_that_lies_in_the_package() -> None:
-    files = {path.stem for path in (ROOT / "reproductions").glob("*.py")}
-    assert files - {"__init__", "__main__"} == set(MODULES) | COMMANDS
+def test_modules_and_commands_are_all_that_lies_in_the_package() -> None:
+    folder = ROOT / "reproductions"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    packages = {path.parent.name for path in folder.glob("*/__main__.py")}
+    assert files | packages == {*MODULES, *__main__.COMMANDS}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_a_module_needs_is_there(module: str) -> None:
-    """Says everything that is missing at once."""
-    document = DOCUMENTS.get(module)
-    missing = []
-    if document is None:
-        missing.append("a Document in reproductions/evidence/documents.py")
-    elif document.name != program(module).document:
-        missing.append(f"the same document in both: {document.name}, {program(module).document}")
-    elif not document.unrecorded:
-        if not list((GOLDEN / document.number).glob("lockstep-*.json")):
-            missing.append(f"a recording in reproductions/golden/{document.number}, or a reason")
-        if not (GOLDEN / document.number / "full-runs.json").exists():
-            missing.append(f"whole runs in reproductions/golden/{document.number}")
-    if module not in RUNS:
-        missing.append("a smoke run in tests/test_smoke.py")
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
-    if not any(f"`{module}`" in row for row in rows):
-        missing.append("a row in the README")
-    assert missing == []
+def test_modules_and_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main([]) == 0
+    listed = re.findall(r"^  python -m reproductions\.(\w+) ", capsys.readouterr().out, re.M)
+    assert listed == [*MODULES, *__main__.COMMANDS]
 
 
 def test_documents_are_in_the_order_of_the_modules() -> None:
@@ -78,13 +56,12 @@ def test_a_module_says_what_it_keeps_and_where_it_departs(module: str) -> None:
     for part in ("\nSource: ", "Names: ", "\nKept quirks\n", "\nDeviations\n", "#### References"):
         assert part in docstring
     assert f"python -m reproductions.{module}" in docstring
+    assert program(module).document == DOCUMENTS[module].name
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_read_alike(module: str) -> None:
-    lines = source(module).splitlines()
-    sections = [s for line in lines for s in SECTIONS if line.startswith(s)]
-    assert sections == SECTIONS
+    assert re.findall(r"^# --- (.+?) -+$", source(module), re.MULTILINE) == SECTIONS
     names = [n.name for n in ast.parse(source(module)).body if isinstance(n, ast.FunctionDef)]
     order = [
         "inputs",
@@ -100,20 +77,20 @@ def test_modules_read_alike(module: str) -> None:
     assert [name for name in names if name in order] == order
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_import_common_and_never_each_other(module: str) -> None:
-    names = imports(ROOT / "reproductions" / f"{module}.py")
-    assert not any(name.split(".")[0] == "reproductions" for name in names)
-
-
-def test_common_never_imports_the_reproductions() -> None:
-    for path in (ROOT / "common").rglob("*.py"):
-        assert not any(name.split(".")[0] == "reproductions" for name in imports(path)), path
-
-
-def test_what_is_installed_imports_neither_tests_nor_benchmarks() -> None:
-    for path in (ROOT / "reproductions").rglob("*.py"):
-        assert not {name.split(".")[0] for name in imports(path)} & {"tests", "benchmarks"}, path
+@pytest.mark.parametrize(
+    ("files", "others"),
+    [
+        *((f"reproductions/{module}.py", {"reproductions"}) for module in MODULES),
+        ("common/**/*.py", {"reproductions", "tests", "benchmarks", "notebooks"}),
+        ("reproductions/**/*.py", {"tests", "benchmarks"}),
+    ],
+)
+def test_imports_go_one_way(files: str, others: set[str]) -> None:
+    """Modules do not import each other, and what is installed imports nothing that is not."""
+    paths = list(ROOT.glob(files))
+    assert paths
+    for path in paths:
+        assert not {name.split(".")[0] for name in imports(path)} & others, path
 
 
 def test_the_evidence_is_imported_in_no_circle() -> None:
@@ -131,14 +108,6 @@ def test_the_evidence_is_imported_in_no_circle() -> None:
             del left[name]
 
 
-def test_the_list_of_modules_is_printed_without_tensorflow() -> None:
-    code = "import sys; from reproductions.__main__ import main; main([]); print(*sys.modules)"
-    lines = python(code).stdout.splitlines()
-    assert not {"tensorflow", "keras", "tf_keras"} & set(lines[-1].split())
-    for name in (*MODULES, *COMMANDS, "gallery"):
-        assert any(f"python -m reproductions.{name}" in line for line in lines)
-
-
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -149,11 +118,17 @@ def test_the_list_of_modules_is_printed_without_tensorflow() -> None:
         (["nonsense"], "lists them"),
     ],
 )
-def test_a_module_behind_a_space_is_hinted_at(
+def test_a_wrong_word_is_answered_with_the_command_that_was_meant(
     arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert __main__.main(arguments) == 2
-    assert hint in capsys.readouterr().err
+    assert hint in complaint(capsys, "reproductions")
+
+
+@pytest.mark.parametrize("library", ["pytorch", "jax"])
+def test_every_module_has_a_twin_beside_which_its_speed_is_measured(library: str) -> None:
+    tree = ast.parse((ROOT / "benchmarks" / f"in_{library}.py").read_text())
+    assert set(MODULES) <= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_only_document_004_uses_keras_2() -> None:

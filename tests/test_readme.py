@@ -12,16 +12,16 @@ from tests.conftest import ROOT, train_on
 
 READMES = ("README.md", "README.zh-CN.md")
 DOCS = [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
+LINKED = ("*.md", "docs/*.md", "notebooks/README.md", "reproductions/golden/*.md")
 
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_python_example_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_on(monkeypatch)
-    (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
+    (here / "artifacts").symlink_to(ROOT / "artifacts")
     names: dict[str, object] = {}
     for block in blocks((ROOT / READMES[0]).read_text(), "python"):
         exec(compile(block, READMES[0], "exec"), names)
@@ -51,12 +51,15 @@ def test_both_languages_show_the_same_commands() -> None:
     assert len(english) >= 10
 
 
-@pytest.mark.parametrize("path", [*READMES, "CONTRIBUTING.md", *DOCS])
-def test_links_lead_somewhere(path: str) -> None:
-    source = ROOT / path
-    targets = re.findall(r"\]\(([^)#]+)\)", source.read_text())
+@pytest.mark.parametrize(
+    "path",
+    [path for pattern in LINKED for path in sorted(ROOT.glob(pattern))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text())
     local = [target for target in targets if "://" not in target]
-    missing = [target for target in local if not (source.parent / Path(target)).exists()]
+    missing = [target for target in local if not (path.parent / target).exists()]
     assert missing == []
 
 
