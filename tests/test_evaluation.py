@@ -22,7 +22,15 @@ from common.program import Program
 from common.training import Losses, Posterior
 from reproductions import MODULES, evaluate, program
 from reproductions.evidence.kept import REFERENCE, original_right
-from tests.conftest import Load, evaluate_little, small, train_on
+from tests.conftest import (
+    CONDITIONAL,
+    WITH_OBJECTIVE,
+    Load,
+    complaint,
+    evaluate_little,
+    small,
+    train_on,
+)
 
 PIXELS, LATENT, NOISE = 6, 2, 0.7
 W = np.random.default_rng(0).normal(size=(PIXELS, LATENT))
@@ -73,9 +81,7 @@ def noisy() -> Dataset:
     """Test images whose first pixels vary."""
     data = small("mnist")
     images = np.random.default_rng(1).integers(0, 256, data.test_images.shape).astype(np.uint8)
-    return Dataset(
-        data.name, data.class_names, data.train_images, data.train_labels, images, data.test_labels
-    )
+    return dataclasses.replace(data, test_images=images)
 
 
 def test_with_the_true_posterior_every_sample_gives_the_likelihood(noisy: Dataset) -> None:
@@ -108,8 +114,8 @@ def config_of(port: Any, **settings: Any) -> Any:
     return port.config(**settings, **({"base_depth": 2} if port.name == "tfp_cvae" else {}))
 
 
-@pytest.mark.parametrize("module", ["mlp_vae", "mlp_cvae", "tfp_cvae"])
-def test_the_twin_weighs_the_kl_as_an_elbo_does(module: str) -> None:
+@pytest.mark.parametrize("module", WITH_OBJECTIVE)
+def test_the_objective_elbo_weighs_the_kl_as_an_elbo_does(module: str) -> None:
     port = program(module)
     data = small(port.dataset)
     experiment = port.experiment(config_of(port, objective="elbo"), data, Seeded(0), "float64")
@@ -245,8 +251,7 @@ def test_the_command_prints_and_draws_what_each_model_does(
     train_on(monkeypatch)
     evaluate_little(monkeypatch)  # 20 drawn pictures of each digit
     monkeypatch.setattr(evaluate, "DRAWN", 20)
-    names = ("mlp_cvae", "tfp_cvae")
-    folders = [str(REFERENCE / name) for name in names]
+    folders = [str(REFERENCE / name) for name in CONDITIONAL]
     picture = tmp_path / "x.png"
     sizes = ["--images", "3", "--samples", "5"]
     assert evaluate.main([*folders, *sizes, "--picture", str(picture)]) == 0
@@ -255,7 +260,7 @@ def test_the_command_prints_and_draws_what_each_model_does(
     [sheet] = sheets
     columns = ("reconstruction", "kl", "objective", "elbo", "log_likelihood", "log_likelihood_se",
                "effective_samples", "active_units", "kl_weight")  # fmt: skip
-    for k, name in enumerate(names):
+    for k, name in enumerate(CONDITIONAL):
         port, metrics = program(name), found[name]
         assert (metrics["images_sampled"], metrics["samples"]) == (3, 5)
         row = next(line for line in lines if line.startswith(f"{name}, seed 0 "))
@@ -282,25 +287,23 @@ def test_the_command_prints_and_draws_what_each_model_does(
 
 def test_bad_runs_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
-    for record, complaint in (
+    assert "holds no run" in complaint(capsys, "evaluate")
+    for record, said in (
         (["module"], "run.json is damaged"),
         (RECORD | {"module": "gan"}, "holds a run of gan, not of mlp_vae"),
         (RECORD | {"finished": False}, "--resume"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(record))
         assert evaluate.main([str(tmp_path)]) == 2
-        error = capsys.readouterr().err
-        assert complaint in error
-        assert len(error.splitlines()) == 1
+        assert said in complaint(capsys, "evaluate")
 
 
 def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for module, picture, complaint in (
-        ("mlp_vae", "x.png", "needs a run of mlp_cvae or tfp_cvae"),
+    for module, picture, said in (
+        ("mlp_vae", "x.png", f"needs a run of {' or '.join(CONDITIONAL)}"),
         ("mlp_cvae", "nowhere/x.png", f"there is no folder {tmp_path / 'nowhere'}"),
         ("mlp_cvae", ".", "is a folder, not a file"),
         ("mlp_cvae", "pipe", "is no ordinary file"),
@@ -308,6 +311,4 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
         record = RECORD | {"module": module}
         (tmp_path / "run.json").write_text(json.dumps(record))
         assert evaluate.main([str(tmp_path), "--picture", str(tmp_path / picture)]) == 2
-        error = capsys.readouterr().err
-        assert complaint in error
-        assert len(error.splitlines()) == 1
+        assert said in complaint(capsys, "evaluate")

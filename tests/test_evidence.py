@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,26 +14,26 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from common import runs
 from common.expected import expectation
 from common.runs import Record, read_csv, source_digest
-from reproductions import GOLDEN, MODULES, program
+from reproductions import MODULES, program
 from reproductions.evidence import (
     dose_response,
     equivalence,
     kept,
     likelihood,
-    lockstep,
     rules,
     sharpness,
     tables,
 )
-from reproductions.evidence import lockstep as rule
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.documents import DOCUMENTS, RECORDED, RECORDED_MODULES
 from reproductions.evidence.kept import REFERENCE, load_record, load_seeds
 from reproductions.evidence.probe import differences, probe
-from tests.conftest import ROOT, SLOW, Load, long_where
+from tests.conftest import ROOT, SLOW, Load, long_where, python
 
 SIZE_LIMIT = 40 * 2**20  # bytes of the whole folder, 16 of them trained weights
+EXPERIMENTS = [dose_response, likelihood, rules, sharpness]
 ELBO, ELBO_MARGIN = -78.3, 0.5  # nats: upstream's figure, and the spread that is allowed
 
 
@@ -55,9 +53,10 @@ def test_the_results_are_those_of_the_present_code(module: str) -> None:
             assert all(entry["passed"] for entry in content["entries"])
 
 
-@pytest.mark.parametrize("experiment", [dose_response, likelihood, rules, sharpness])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_experiments_results_are_those_of_the_present_code(experiment: Any) -> None:
     results, stamps = kept.load_results(experiment.RESULTS), kept.load_results(kept.DIGESTS)
+    assert stamps.keys() == {e.RESULTS for e in EXPERIMENTS}
     parts = results.values() if experiment is sharpness else [results]
     modules = {module for part in parts for module in part}
     now = {module: program(module).source_digest for module in modules}
@@ -113,11 +112,7 @@ def test_the_kept_results_are_found_from_any_folder(tmp_path: Path) -> None:
     code = (
         "from reproductions.evidence.kept import load_seeds; print(load_seeds('mlp_vae')['module'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == "mlp_vae\n"
+    assert python(code, cwd=tmp_path, PYTHONPATH=str(ROOT)).stdout == "mlp_vae\n"
 
 
 # --- The digest -----------------------------------------------------------------------------------
@@ -157,19 +152,15 @@ def test_the_digest_sees_what_can_move_a_number_and_nothing_else(
     ],
 )
 def test_the_digest_counts_the_files_that_a_number_passes_through(
-    name: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = ROOT / "reproductions" / "mlp_vae.py"
     before = source_digest(module)
-    read_text, read_bytes = Path.read_text, Path.read_bytes
-
-    def text(path: Path, *args: Any, **options: Any) -> str:
-        return read_text(path, *args, **options) + ("\nX = 1\n" if path.name == name else "")
-
-    monkeypatch.setattr(Path, "read_text", text)
-    monkeypatch.setattr(
-        Path, "read_bytes", lambda path: read_bytes(path) + b"0" * (path.name == name)
-    )
+    copy = shutil.copytree(ROOT / "common", tmp_path / "common")
+    monkeypatch.setattr(runs, "__file__", str(copy / "runs.py"))
+    assert source_digest(module) == before
+    with (copy / name).open("a") as file:
+        file.write("\nX = 1\n")
     assert (source_digest(module) != before) is counts
 
 
@@ -222,7 +213,7 @@ def test_chinese_tables_have_no_english_words() -> None:
 
 def test_no_row_of_the_whole_runs_fails() -> None:
     comparisons = equivalence.available()
-    assert {c.module for c in comparisons} == {d.module for d in RECORDED}
+    assert {c.module for c in comparisons} == set(RECORDED_MODULES)
     assert [equivalence.as_line(c) for c in comparisons if c.equivalent is False] == []
     shown = {c.module for c in comparisons if c.equivalent}
     assert {"mlp_vae", "rmsprop_vae", "conv_vae"} <= shown
@@ -381,17 +372,3 @@ def test_the_kept_run_ends_inside_its_own_interval(module: str) -> None:
     line = expectation(module, load_record(module), tables.EXPECTED)
     assert (line is None) == (DOCUMENTS[module].seeds < tables.FEWEST)
     assert line is None or line.endswith("inside")
-
-
-# --- The lockstep's entries -----------------------------------------------------------------------
-
-
-def test_entries_of_verify_survive_json() -> None:
-    recording = rule.load(GOLDEN / "000" / "lockstep-float64.json")
-    same = rule.Replay(recording.loss, recording.initial_weights, recording.weights, 0.0)
-    entry = lockstep.as_entry("mlp_vae", recording, rule.compare(recording, same))
-    assert json.loads(json.dumps(entry)) == entry
-
-
-def test_digits_are_rounded_down() -> None:
-    assert [lockstep.floored(d) for d in (15.98, 5.0, None)] == ["15.9", "5.0", "–"]

@@ -12,22 +12,9 @@ from pathlib import Path
 import pytest
 
 from common.files import write_atomically
-from tests.conftest import PATIENCE, ROOT, names, small_disk
+from tests.conftest import ROOT, names, small_disk
 
 SIZE = 1_000_000  # bytes: long enough to be caught in the middle
-
-
-def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a Python process in the project's folder."""
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait(PATIENCE)
-    if process.stdout:
-        process.stdout.close()
 
 
 @pytest.mark.parametrize("content", [b"\0\xff\r\n", "grüß\n", b"", "x" * SIZE])
@@ -41,11 +28,10 @@ def test_writes_and_replaces(tmp_path: Path, content: bytes | str) -> None:
         assert names(tmp_path) == ["file"]
 
 
-def test_a_relative_path_and_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_relative_path_and_a_long_name(here: Path) -> None:
     name = "n" * 200
     write_atomically(Path(name), "content")
-    assert names(tmp_path) == [name]
+    assert names(here) == [name]
 
 
 def test_the_users_umask_holds(tmp_path: Path) -> None:
@@ -131,16 +117,17 @@ def test_a_kill_just_before_the_end(tmp_path: Path, function: str) -> None:
     """Everything has been written, but the name has not been given."""
     path = tmp_path / "file"
     path.write_text("old")
-    process = start(
+    code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from common.files import write_atomically\n"
         f"os.{function} = lambda *_: (print('there', flush=True), time.sleep(600))\n"
-        "write_atomically(Path(sys.argv[1]), 'new')",
-        str(path),
+        "write_atomically(Path(sys.argv[1]), 'new')"
     )
-    assert process.stdout and process.stdout.readline() == "there\n"
-    kill(process)
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "there\n"
+        process.kill()
     assert path.read_text() == "old"
     (leftover,) = set(names(tmp_path)) - {"file"}
     assert leftover.startswith(".file.")

@@ -20,7 +20,7 @@ from reproductions.evidence import equivalence, lockstep, miniature
 from reproductions.evidence.documents import RECORDED, of_number
 from reproductions.evidence.lockstep import recording_of
 from reproductions.evidence.lockstep import verify as verify_one
-from tests.conftest import SLOW_DOCUMENTS, Load, long_where, train_on
+from tests.conftest import SLOW_DOCUMENTS, Load, complaint, long_where, train_on
 
 # Largest relative difference of the loss over the first 100 steps in float64. Measured on TF 2.21,
 # CPU: 1.3e-14 for rmsprop_vae (whose own envelope is 1e-13 there), 2e-15 at most for the others.
@@ -33,10 +33,15 @@ FIRST = 100  # steps that are always compared; the rest takes longer
 RECORDINGS = sorted(GOLDEN.glob("*/lockstep-*.json"))
 
 
-def test_every_recorded_document_has_both_precisions() -> None:
-    names = {(path.parent.name, path.name) for path in RECORDINGS}
-    expected = {(d.number, f"lockstep-float{p}.json") for d in RECORDED for p in (32, 64)}
-    assert names == expected
+@pytest.mark.parametrize("kind", ["lockstep", "miniature"])
+def test_every_recorded_document_has_both_precisions(kind: str) -> None:
+    """By the names of the files, and by what the files say of themselves."""
+    paths = list(GOLDEN.glob(f"*/{kind}-*.json"))
+    names = {(path.parent.name, path.stem) for path in paths}
+    assert names == {(d.number, f"{kind}-float{p}") for d in RECORDED for p in (32, 64)}
+    for path in paths:
+        content = json.loads(path.read_text())
+        assert path.match(f"{content['document'][:3]}/{kind}-{content['precision']}.json")
 
 
 CASES = [
@@ -215,7 +220,7 @@ def test_a_recording_that_is_not_whole_is_refused(
     with pytest.raises(BadInput, match=r"lockstep-float32.json"):
         lockstep.load(folder / "lockstep-float32.json")
     assert verify.main(["--golden", str(folder)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    complaint(capsys, "verify")
 
 
 @pytest.mark.parametrize(
@@ -232,9 +237,7 @@ def test_bad_arguments_are_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert verify.main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("verify: ")
-    assert captured.err.count("\n") == 1
+    complaint(capsys, "verify")
 
 
 def test_a_module_without_a_recording_is_not_passed_over(
@@ -247,7 +250,7 @@ def test_a_module_without_a_recording_is_not_passed_over(
     assert captured.out == ""  # it is said before any work
     assert "no recording lockstep-*.json of rmsprop_vae" in captured.err
     assert verify.main(["mlp_vae", "--golden", str(folder), "--precision", "float32"]) == 2
-    assert "of mlp_vae in float32" in capsys.readouterr().err
+    assert "of mlp_vae in float32" in complaint(capsys, "verify")
 
 
 RIGHT = {"lockstep": True, "miniature": True, "equivalent": True, "printed": True}
@@ -300,9 +303,13 @@ def test_verify_computes_where_it_is_told_to(
     assert verify.main([*here, "--device", "cpu"]) == 0
     hidden.assert_called_once_with([], "GPU")
     assert verify.main([*here, "--device", "gpu"]) == 2  # there is none any more
-    assert "TensorFlow finds no GPU" in capsys.readouterr().err
+    assert "TensorFlow finds no GPU" in complaint(capsys, "verify")
 
 
 def test_digits_are_those_of_the_worst_step_so_far() -> None:
     verdict = lockstep.Verdict(3, 3, np.array([1e-15, 1e-9, 1e-12]), None, ())
     assert [verdict.digits(step) for step in (1, 2, 3, 4)] == [pytest.approx(15), 9, 9, None]
+
+
+def test_digits_are_rounded_down() -> None:
+    assert [lockstep.floored(d) for d in (15.98, 5.0, None)] == ["15.9", "5.0", "–"]

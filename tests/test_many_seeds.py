@@ -14,7 +14,7 @@ import pytest
 from common.runs import new_run
 from reproductions import program
 from reproductions.evidence import many_seeds
-from tests.conftest import Load
+from tests.conftest import Load, complaint
 
 OPTIONS = ["rmsprop_vae", "--seeds", "2", "--processes", "1", "--output", "seeds"]
 SHORT = ["--steps", "100", "--hidden", "16"]
@@ -119,7 +119,7 @@ def test_an_option_that_cannot_be_used_is_refused_before_any_run(
     wrong: list[str], trained: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert many_seeds.main([*OPTIONS, *wrong]) == 2
-    assert wrong[0] in capsys.readouterr().err
+    assert wrong[0] in complaint(capsys, "many_seeds")
     assert trained == []
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from common.errors import BadInput
-from reproductions import conv_vae, program
+from reproductions import conv_vae
 from reproductions.evidence.controls import CONTROLS, Control
-from reproductions.evidence.lockstep import recording_of, verify
+from reproductions.evidence.lockstep import follow
 from reproductions.evidence.mistakes import planted
 from reproductions.evidence.sharpness import eager
-from tests.conftest import SLOW, Load, long_where
+from tests.conftest import SLOW, Load, long_where, train_on
 
 CASES = [
     (control, precision, latest)
@@ -22,28 +22,19 @@ CASES = [
 ]
 
 
-def first_rejected(module: str, precision: str, whole: Load, steps: int) -> int | None:
-    """The step at which lockstep rejects the loss of a module as it now is.
-
-    The steps run without a graph: for so few, making one takes longer.
-    """
-    port = program(module)
-    recording = recording_of(module, precision)
-    with eager():
-        return verify(port, recording, whole(port.dataset), steps).first_bad_step
-
-
 @pytest.mark.parametrize(
     ("control", "precision", "latest"),
     long_where(lambda case: case[0].mistake.module in SLOW, CASES),
     ids=lambda v: f"{v.mistake.module}: {v.mistake.what}" if isinstance(v, Control) else str(v),
 )
 def test_the_wrong_variant_is_rejected(
-    control: Control, precision: str, latest: int, whole: Load
+    control: Control, precision: str, latest: int, whole: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with planted(control.mistake):
-        rejected = first_rejected(control.mistake.module, precision, whole, steps=latest)
-    assert rejected is not None
+    """The steps run without a graph: for so few, making one takes longer."""
+    train_on(monkeypatch, whole)
+    with planted(control.mistake), eager():
+        verdict = follow(control.mistake.module, precision, latest)
+    assert verdict.first_bad_step is not None
 
 
 def test_what_float32_cannot_see_float64_does() -> None:
@@ -57,6 +48,7 @@ def test_swapped_filters_do_not_even_fit(whole: Load, monkeypatch: pytest.Monkey
     def swapped(filters: int, *args: Any, **options: Any) -> Any:
         return good({16: 8, 8: 16}.get(filters, filters), *args, **options)
 
+    train_on(monkeypatch, whole)
     monkeypatch.setattr(conv_vae.keras.layers, "Conv2DTranspose", swapped)
     with pytest.raises(BadInput, match="variables are not those of conv_vae"):
-        first_rejected("conv_vae", "float64", whole, steps=1)
+        follow("conv_vae", "float64", steps=1)

@@ -14,17 +14,11 @@ import pytest
 
 from common import display
 from reproductions import mlp_vae
-from tests.conftest import ROOT, Load, command, small_disk
-from tests.killing import assert_whole, outcome
+from tests.conftest import ROOT, Load, complaint, small_disk
+from tests.killing import assert_whole, finish, outcome, start
 
 pytestmark = pytest.mark.usefixtures("without_graphs")
 SMALL = ["--epochs", "2", "--batch-size", "500", "--hidden", "8"]
-
-
-def one_line(text: str) -> str:
-    assert text.count("\n") == 1
-    assert "Traceback" not in text
-    return text
 
 
 def remount(disk: Path, options: str) -> None:
@@ -38,7 +32,7 @@ def test_a_full_disk_is_one_line_and_harms_no_earlier_run(
     before = outcome(Path("earlier"))
     with small_disk(on_sample / "disk", 300_000) as disk:
         assert mlp_vae.main([*SMALL, "--output", str(disk / "run"), "--quiet"]) == 1
-        said = one_line(capsys.readouterr().err)
+        said = complaint(capsys, "mlp_vae")
         assert f"No space left on device, in {disk / 'run'}" in said
         assert f"python -m reproductions.mlp_vae --resume --output={disk / 'run'}" in said
         assert_whole(disk / "run")
@@ -55,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     with small_disk(on_sample / "disk", 300_000) as disk:
         remount(disk, "ro")
         assert mlp_vae.main([*SMALL, "--output", str(disk / "run")]) == 2
-        assert "cannot write to" in one_line(capsys.readouterr().err)
+        assert "cannot write to" in complaint(capsys, "mlp_vae")
 
 
 def test_the_bar_does_not_touch_the_bits(on_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,18 +112,14 @@ def test_two_runs_at_once_take_a_number_each(tmp_path: Path) -> None:
 
 def test_a_reader_sees_only_whole_files_while_a_run_writes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    options = ["--steps", "1000", "--hidden", "16", "--quiet", "--output", str(folder)]
-    started = command(
-        "rmsprop_vae", "train_on(patch)", "evaluate_little(patch)", "save_often(patch)"
-    )
-    process = subprocess.Popen([*started, *options], cwd=ROOT)
+    process = start("rmsprop_vae", folder, "--steps", "1000", "--hidden", "16", "--quiet")
     seen: set[str] = set()  # checkpoints
     while process.poll() is None:
         if folder.exists():
             assert_whole(folder)
             seen |= {path.name for path in folder.glob("checkpoints/*.npz")}
         time.sleep(0.05)
-    assert process.returncode == 0
+    finish(process)
     assert len(seen) > 2  # more than lie in the folder at a time
     assert_whole(folder)
 
