@@ -163,26 +163,14 @@ def test_glorot_uniform_fills_its_interval(
     assert stats.kstest(w.ravel()[: N // 10], stats.uniform(-limit, 2 * limit).cdf).pvalue > P_VALUE
 
 
-class FakeVariable:
-    """As much of a variable as `assign_glorot` uses."""
-
-    def __init__(self, *shape: int) -> None:
-        self.shape = shape
-        self.value = np.full(shape, np.nan)
-
-    def assign(self, value: np.ndarray) -> None:
-        assert value.shape == self.shape
-        self.value = np.asarray(value)
-
-
 def test_assign_glorot_draws_kernels_in_order_and_zeroes_biases() -> None:
-    variables = [FakeVariable(*s) for s in [(3, 3, 1, 4), (4,), (36, 5), (5,)]]
+    variables = [tf.Variable(np.full(s, np.nan)) for s in [(3, 3, 1, 4), (4,), (36, 5), (5,)]]
     chance.assign_glorot(variables, weights())
     same = weights()
-    np.testing.assert_array_equal(variables[0].value, same.glorot_uniform((3, 3, 1, 4)))
-    np.testing.assert_array_equal(variables[1].value, np.zeros(4))
-    np.testing.assert_array_equal(variables[2].value, same.glorot_uniform((36, 5)))
-    np.testing.assert_array_equal(variables[3].value, np.zeros(5))
+    np.testing.assert_array_equal(variables[0], same.glorot_uniform((3, 3, 1, 4)))
+    np.testing.assert_array_equal(variables[1], np.zeros(4))
+    np.testing.assert_array_equal(variables[2], same.glorot_uniform((36, 5)))
+    np.testing.assert_array_equal(variables[3], np.zeros(5))
 
 
 # --- Batches --------------------------------------------------------------------------------------
@@ -226,25 +214,27 @@ def test_carry_makes_the_batches_of_next_batch(n: int, batch_size: int) -> None:
         assert batches.size(step) == batch_size
 
 
-@pytest.mark.parametrize(("n", "batch_size", "last"), [(10, 4, 2), (12, 4, 4), (3, 7, 3)])
-def test_keep_has_the_small_last_batch(n: int, batch_size: int, last: int) -> None:
-    batches = Batches(orders(n), n, batch_size, "keep")
+@pytest.mark.parametrize(
+    ("tail", "n", "batch_size", "sizes"),
+    [
+        ("keep", 10, 4, [4, 4, 2]),
+        ("keep", 12, 4, [4, 4, 4]),
+        ("keep", 3, 7, [3]),
+        ("drop", 10, 4, [4, 4]),
+        ("drop", 12, 4, [4, 4, 4]),
+        ("drop", 9, 8, [8]),
+    ],
+)
+def test_keep_has_the_tail_of_a_pass_as_a_small_batch_and_drop_leaves_it_out(
+    tail: chance.Tail, n: int, batch_size: int, sizes: list[int]
+) -> None:
+    batches = Batches(orders(n), n, batch_size, tail)
     steps = batches.steps_per_epoch
-    assert steps == -(-n // batch_size)
+    assert steps == len(sizes)
     for k in range(3):
         parts = [batches(k * steps + i) for i in range(steps)]
-        assert [len(p) for p in parts] == [batch_size] * (steps - 1) + [last]
-        np.testing.assert_array_equal(np.concatenate(parts), orders(n)(k))
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (9, 8)])
-def test_drop_leaves_the_tail_of_a_pass_out(n: int, batch_size: int) -> None:
-    batches = Batches(orders(n), n, batch_size, "drop")
-    steps = batches.steps_per_epoch
-    assert steps == n // batch_size
-    for k in range(3):
-        parts = [batches(k * steps + i) for i in range(steps)]
-        np.testing.assert_array_equal(np.concatenate(parts), orders(n)(k)[: steps * batch_size])
+        assert [len(part) for part in parts] == sizes
+        np.testing.assert_array_equal(np.concatenate(parts), orders(n)(k)[: sum(sizes)])
 
 
 @pytest.mark.parametrize("tail", ["carry", "drop", "keep"])
@@ -375,8 +365,3 @@ def test_recorded_noise_can_be_asked_for_in_any_order(steps: list[int]) -> None:
         eps = recorded.noise(step, (4, 2))
         assert eps.dtype == np.float32
         np.testing.assert_array_equal(eps, expected[step])
-
-
-def test_a_recording_has_no_validation_noise() -> None:
-    with pytest.raises(NotImplementedError):
-        Recorded(17).validation_noise(0, (4, 2))

@@ -795,14 +795,6 @@ def test_the_sample_repeats_no_image_and_no_run_of_labels(name: str) -> None:
     assert max(agreement) < 0.2
 
 
-def test_the_classes_have_their_names() -> None:
-    assert REAL_SPECS["mnist"].class_names == tuple("0123456789")
-    assert REAL_SPECS["fashion_mnist"].class_names == (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-    )  # fmt: skip
-
-
 # --- Images of one's own --------------------------------------------------------------------------
 
 

@@ -46,13 +46,6 @@ def test_tile_puts_each_image_in_its_place(gap: int) -> None:
     assert (canvas[~seen] == 0).all()
 
 
-def test_tile_keeps_the_type_and_the_input() -> None:
-    images = numbered(2, 2).astype(np.uint8)
-    before = images.copy()
-    assert tile(images, gap=2).dtype == np.uint8
-    np.testing.assert_array_equal(images, before)
-
-
 def test_grey_levels_are_rounded_and_clipped() -> None:
     """The linear output of mlp_vae leaves 0 .. 1."""
     values = np.array([-3.0, 0.0, 0.49 / 255, 0.51 / 255, 0.5, 1.0, 1.7])
@@ -145,7 +138,7 @@ def test_gif_wants_a_caption_for_each_frame() -> None:
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 3, 4, 11, 97, 98, 101, 500])
-def test_the_rule_holds_for_any_number_of_pictures(pictures: int) -> None:
+def test_the_documents_gif_keeps_first_last_and_every_new_level(pictures: int) -> None:
     kept = elbo_cvae.document_frames(pictures)
     assert kept[0] == 0
     assert kept[-1] == pictures - 1

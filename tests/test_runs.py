@@ -321,10 +321,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(os, "fsync", full)
         checkpoints.save(progress(2), {"state_000": np.zeros(2)})
-    monkeypatch.undo()
     found = checkpoints.latest()
     assert found is not None
     assert found[0].step == 1

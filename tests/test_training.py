@@ -162,13 +162,12 @@ def test_validation_returns_every_image_once() -> None:
     np.testing.assert_allclose(batched.kl, at_once.kl, rtol=1e-5, atol=1e-9)
 
 
-def test_in_batches_concatenates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.training.BATCH", 3)
-    array, sizes = np.arange(10), []
+def test_in_batches_concatenates() -> None:
+    array, sizes = np.arange(2 * training.BATCH + 1), []
 
     def double(part: np.ndarray) -> np.ndarray:
         sizes.append(len(part))
         return part * 2
 
     np.testing.assert_array_equal(in_batches(double, array), array * 2)
-    assert sizes == [3, 3, 3, 1]
+    assert sizes == [training.BATCH, training.BATCH, 1]
