@@ -7,6 +7,7 @@ on the rung that it belongs to.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -338,3 +339,14 @@ def test_a_damaged_miniature_is_one_line(words: str, end: int | None, tmp_path: 
         path.write_text(words)
     with pytest.raises(BadInput, match="no whole miniature"):
         miniature.load(path)
+
+
+def test_a_miniature_that_lacks_something_says_what(tmp_path: Path) -> None:
+    words = json.loads((GOLDEN / "003" / "miniature-float64.json").read_text())
+    with np.load(GOLDEN / "003" / "miniature-float64.npz") as arrays:
+        numbers = dict(arrays)
+    del words["seed"], numbers["tiles_envelope"]
+    (tmp_path / "miniature-float64.json").write_text(json.dumps(words))
+    np.savez(tmp_path / "miniature-float64.npz", **numbers)
+    with pytest.raises(BadInput, match=r"\(without seed, tiles_envelope\)$"):
+        miniature.load(tmp_path / "miniature-float64.json")
