@@ -191,7 +191,7 @@ def _band(
 def mistakes(found: Sequence[dose_response.Row]) -> Figure:
     """Each row's difference of the final loss, with what it is held against, and the steps."""
     layout = ConstrainedLayoutEngine(rect=(0, 0, 0.97, 1))  # room for what stands beside the plot
-    figure = Figure(figsize=(9.5, 0.33 * len(found) + 2.3), layout=layout)
+    figure = Figure(figsize=(11, 0.33 * len(found) + 2.3), layout=layout)
     axes = figure.subplots()
     modules = list(dict.fromkeys(row.module for row in found))
     margin = 100 * MARGINS[0]

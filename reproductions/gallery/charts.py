@@ -236,5 +236,6 @@ def _range_at(x: float, whose: str, band: Band) -> str:
     low, high = (dict(side).get(x) for side in (band.low, band.high))
     if low is None or high is None:
         return ""
-    reached = number(low) if low == high else f"{number(low)} to {number(high)}"
-    return f"{whose}, {_seeds(band)}: {reached}"
+    if low == high:  # the other seeds, if any, were stopped before
+        return f"{whose}, 1 seed: {number(low)}"
+    return f"{whose}, {_seeds(band)}: {number(low)} to {number(high)}"
