@@ -57,8 +57,7 @@ def main() -> None:
         before = json.loads(options.output.read_text(encoding="utf-8"))
         if any(before[name] != here[name] for name in here if name != "date"):
             parser.error(f"{options.output} is of another machine or of other versions")
-        points = [p for p in before["points"] if p["module"] not in options.modules]
-        content["points"] = points
+        content["points"] = [p for p in before["points"] if p["module"] not in options.modules]
     for module in options.modules:
         for axis in speed.AXES:
             seconds = 0.0

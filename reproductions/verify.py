@@ -26,7 +26,7 @@ from common.files import write_atomically
 from common.lazy import tf
 from reproductions import GOLDEN, MODULES, program
 from reproductions.evidence import kept, lockstep, miniature
-from reproductions.evidence.documents import DOCUMENTS, RECORDED
+from reproductions.evidence.documents import DOCUMENTS, RECORDED_MODULES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if module in MODULES and DOCUMENTS[module].unrecorded:
             parser.error(f"{module} has no recording: {DOCUMENTS[module].unrecorded}")
         if module not in MODULES:
-            names = ", ".join(document.module for document in RECORDED)
+            names = ", ".join(RECORDED_MODULES)
             parser.error(f"no module {module!r}: choose from {names}")
     return options
 
@@ -82,7 +82,7 @@ def _verify(options: argparse.Namespace) -> None:
     if options.device == "gpu" and not devices.on_gpu():
         raise BadInput("--device gpu: TensorFlow finds no GPU (see docs/performance.md)")
     own = os.path.realpath(options.golden) == os.path.realpath(GOLDEN)
-    modules = options.modules or ([document.module for document in RECORDED] if own else [])
+    modules = options.modules or (RECORDED_MODULES if own else ())
     recordings = list(lockstep.find(options.golden, modules, options.precision))
     followed = {module for module, _ in recordings}
     small_ones = list(miniature.find(options.golden, followed, options.precision))

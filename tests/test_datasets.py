@@ -795,10 +795,18 @@ def test_the_sample_repeats_no_image_and_no_run_of_labels(name: str) -> None:
     assert max(agreement) < 0.2
 
 
+def test_the_classes_have_their_names() -> None:
+    assert REAL_SPECS["mnist"].class_names == tuple("0123456789")
+    assert REAL_SPECS["fashion_mnist"].class_names == (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
+
+
 # --- Images of one's own --------------------------------------------------------------------------
 
 
-def test_a_data_set_of_ones_own_has_any_size_and_number_of_classes() -> None:
+def test_a_data_set_of_ones_own_has_any_size_and_fewer_classes() -> None:
     images, labels = np.zeros([3, 28, 28], np.uint8), np.array([0, 1, 1], np.uint8)
     assert Dataset("mine", ("a", "b"), images, labels, images[:1], labels[:1]).title == "mine"
 

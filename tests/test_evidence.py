@@ -181,6 +181,7 @@ def test_the_probe_names_what_is_not_what_it_was() -> None:
 @pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
 def test_the_tables_are_fresh(page: Path) -> None:
     text = page.read_text()
+    assert "<!-- table " in text
     assert tables.fill(text, tables.language_of(page)) == text, "reproductions.evidence.tables"
 
 

@@ -30,6 +30,13 @@ SEED = 3
 OPTIONS = ["--quick", "--seed", str(SEED), "--dtype", "float64"]
 # That of tfp_cvae takes minutes in double precision; its notebook makes one.
 RUNS = [module for module in MODULES if module != "tfp_cvae"]
+QUICK: dict[str, dict[str, Any]] = {  # what a quick run is
+    "mlp_vae": {"epochs": 10},
+    "mlp_cvae": {"epochs": 10},
+    "conv_vae": {"epochs": 5},
+    "elbo_cvae": {"epochs": 3},
+    "rmsprop_vae": {"steps": 1_000},
+}
 # Given besides, so that a step costs less; by the higher rate 18 of them change the pictures.
 SMALLER: dict[str, dict[str, Any]] = {
     "conv_vae": {"filters": 2},
@@ -90,8 +97,7 @@ def pair(
 
 def config(module: str) -> Any:
     """The settings of the run, from the document's."""
-    port = program(module)
-    return port.config(**port.quick, **SMALLER.get(module, {}))
+    return program(module).config(**QUICK[module], **SMALLER.get(module, {}))
 
 
 def directly(experiment: Any) -> tuple[np.ndarray, list[dict[str, float]]]:

@@ -324,9 +324,9 @@ def about_printed(document: Document, found: Sequence[Expected]) -> str:
       document: which.
       found: its `outliers`, each of which has a line of its own.
     """
-    places = len(expected(document))
     if document.printed and document.printed.ends:
         return f"{document.module:12} the printed numbers are ends of whole runs: see above"
+    places = len(expected(document))
     if not places:
         return f"{document.module:12} no printed numbers, or one run: not compared"
     lines = [f"{document.module:12} {places - len(found)} of {places} printed numbers lie inside"]

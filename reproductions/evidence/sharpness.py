@@ -27,7 +27,7 @@ from common.lazy import tf
 from common.training import Losses
 from reproductions import program
 from reproductions.evidence import kept, lockstep
-from reproductions.evidence.documents import RECORDED
+from reproductions.evidence.documents import RECORDED_MODULES
 from reproductions.evidence.many_seeds import ONE_THREAD
 from reproductions.evidence.mistakes import (
     Mistake,
@@ -227,17 +227,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sharpness(argv: Sequence[str] | None) -> None:
-    modules = [document.module for document in RECORDED]
     parser = OneLineParser(
         "reproductions.evidence.sharpness",
         "Finds the smallest mistakes that the lockstep sees, and what it lets through.",
     )
     parser.add_argument(
-        "modules", nargs="*", type=one_of(modules), metavar="module",
+        "modules", nargs="*", type=one_of(RECORDED_MODULES), metavar="module",
         help="which modules (default: all that have a recording)",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    make(options.modules or modules)
+    make(options.modules or RECORDED_MODULES)
     results = kept.load_results(RESULTS)
     for line in mistakes_table(results) + harmless_table(results):
         print(" | ".join(line))

@@ -70,8 +70,9 @@ def _write(argv: Sequence[str] | None) -> None:
 
 
 def pages() -> list[Path]:
-    """README and docs, in both languages."""
-    return sorted([*kept.ROOT.glob("README*.md"), *kept.ROOT.glob("docs/*.md")])
+    """Those of README and docs that have tables or numbers, in both languages."""
+    found = sorted([*kept.ROOT.glob("README*.md"), *kept.ROOT.glob("docs/*.md")])
+    return [page for page in found if "<!-- end -->" in page.read_text(encoding="utf-8")]
 
 
 def language_of(page: Path) -> str:
@@ -170,16 +171,20 @@ def _digits(document: Document) -> str:
     """On how many digits a port agrees with its recording over 100 steps in double precision."""
     if document.unrecorded:
         return "–"
-    entries = kept.load_results(f"{document.module}/lockstep.json")["entries"]
-    return floored(next(e for e in entries if e["precision"] == "float64")["digits"]["100"])
+    return floored(_in_float64(document, "lockstep")["digits"]["100"])
+
+
+def _in_float64(document: Document, proof: str) -> dict[str, Any]:
+    """The verdict in double precision of "lockstep" or "miniature"."""
+    entries = kept.load_results(f"{document.module}/{proof}.json")["entries"]
+    return next(entry for entry in entries if entry["precision"] == "float64")
 
 
 def verdicts() -> Rows:
     """A row for each recorded module: what each of the three comparisons with its original says."""
     rows = []
     for document in RECORDED:
-        small = kept.load_results(f"{document.module}/miniature.json")["entries"]
-        entry = next(e for e in small if e["precision"] == "float64")
+        entry = _in_float64(document, "miniature")
         compared = equivalence.compare(document)
         shown = sum(c.equivalent is True for c in compared)
         rows.append(
