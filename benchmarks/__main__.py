@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -123,7 +124,10 @@ class Side:
 def main() -> None:
     """Prints what runs where, then a table."""
     parser = command("benchmarks", __doc__)
-    parser.add_argument("--rounds", type=bounded(int, 1, 1_000), default=7)
+    parser.add_argument(
+        "--rounds", type=bounded(int, 1, 1_000), default=7, metavar="N",
+        help="turns that each side takes (default: 7)",
+    )  # fmt: skip
     parser.add_argument(
         "--turn", type=bounded(float, 0.05, 60), default=1.5, metavar="SECONDS",
         help="about so long each side steps in each round (default: 1.5)",
@@ -137,6 +141,9 @@ def main() -> None:
     parser.add_argument("--output", type=output_file, help="a JSON file to keep the times in")
     parser.add_argument("--documents", type=Path, help="the folder of the documents' texts")
     options = parse(parser)
+    for python in filter(None, (options.tf114, options.tf200)):
+        if not shutil.which(python):
+            parser.error(f"there is no program {python}")
     if (options.tf114 or options.tf200) and not options.documents:
         parser.error("the originals need --documents, too")
     if options.documents:

@@ -226,6 +226,8 @@ def as_graph(
     """The step as a CUDA graph: its kernels are recorded once and started together.
 
     Args:
+      step: makes one training step on a batch and returns its loss.
+      batch: whose shapes all later batches must have.
       reset: undoes the steps that the recording needs.
     """
     inputs = [part.clone() for part in batch]

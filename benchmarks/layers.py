@@ -22,7 +22,7 @@ from common.lazy import tf
 
 BATCH = 100
 SIZE = 3  # pixels along a side of every kernel
-SECONDS = 0.4  # of each measurement in a round
+SECONDS = 0.4  # of each measurement, its rounds together
 ROUNDS = 5
 COPIES = 8  # of the images that a call works on, one after the other
 COPY = 2**21  # numbers: 8 MiB, the size of the larger images here

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproductions" / "
 
 import record  # type: ignore[import-not-found]  # of reproductions/golden
 
-MOST_STEPS = 3000  # that the benchmark can ask for
+MOST_STEPS = 3000  # in a pass over the images that are given to Keras and tf.data
 replies = os.fdopen(os.dup(1), "w")  # the program prints too
 WARM_UP = 2
 
@@ -55,10 +55,12 @@ def main() -> None:
     os.dup2(2, 1)
     document = record.DOCUMENTS[number]
     program = document.program(Path(text).read_text(encoding="utf-8"))
+    # 003 has a number of steps of its own, and must not end before the benchmark does.
+    endless = tuple((old, "num_steps = 10**9") for old, _ in document.changes_in_miniature)
     record.Recorder = Paced
     record.run(
         record.Job(
-            program=record.with_changes(program, document.changes),
+            program=record.with_changes(program, document.changes + endless),
             document=number,
             data=Path(data),
             seed=9102,

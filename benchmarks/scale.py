@@ -55,7 +55,7 @@ def main() -> None:
     content: dict[str, Any] = {**here, "points": []}
     if options.output and options.output.exists():
         before = json.loads(options.output.read_text(encoding="utf-8"))
-        if any(before[name] != here[name] for name in here if name != "date"):
+        if any(before.get(name) != here[name] for name in here if name != "date"):
             parser.error(f"{options.output} is of another machine or of other versions")
         content["points"] = [p for p in before["points"] if p["module"] not in options.modules]
     for module in options.modules:

@@ -421,6 +421,15 @@ def test_weights_are_distributed_as_the_program_starts_them(
     assert not same_distribution(WRONG_SCALE * together[0], together[1])
 
 
+@pytest.mark.parametrize("version", ["1.14.0", "2.0.0"])
+def test_noise_is_distributed_as_the_program_draws_it(version: str) -> None:
+    ours = Seeded(SEED).noise(0, (100_000,))
+    with np.load(GOLDEN / "generators" / f"tensorflow-{version}.npz") as arrays:
+        theirs = arrays["noise"]
+    assert same_distribution(ours, theirs)
+    assert not same_distribution(WRONG_SCALE * ours, theirs)
+
+
 def test_the_partial_shuffle_is_that_of_tf_data(genuine: dict[str, np.ndarray]) -> None:
     """Items come out as far from their places: at the start, while the buffer is full, at the end.
 

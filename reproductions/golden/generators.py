@@ -94,19 +94,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder: idx files or Keras's npz")
     parser.add_argument("--output", type=Path, required=True, help="the .npz file to write")
     options = parser.parse_args(arguments)
+    if not options.output.parent.is_dir():  # a wrong one would cost the whole run
+        parser.error(f"--output: there is no folder {options.output.parent}")
+    try:
+        kept = drawn(options.texts, options.data)
+    except (record.RecordingError, ImportError, OSError) as error:
+        print(f"generators.py: {error}", file=sys.stderr)
+        return 2
+    save: Any = np.savez_compressed
+    save(str(options.output), **kept)
+    return 0
+
+
+def drawn(texts: Path, data: Path) -> dict[str, Array]:
+    """What this TensorFlow draws for the documents that were written for it.
+
+    Raises:
+      RecordingError: no document was, or the folder has not one text of each.
+    """
     tf: Any = importlib.import_module("tensorflow")
+    of_this = {n: d for n, d in record.DOCUMENTS.items() if d.tensorflow == tf.__version__}
+    if not of_this:
+        raise record.RecordingError(f"no document is for TensorFlow {tf.__version__}")
     kept = {"noise": noise(tf.compat.v1), "shuffled": shuffled(tf.compat.v1)}
     if hasattr(tf, "contrib"):
         kept.update(reader())
-    for number, document in record.DOCUMENTS.items():
-        if document.tensorflow != tf.__version__:
-            continue
-        (text,) = options.texts.glob(f"{number}*")
-        program = document.program(text.read_text(encoding="utf-8"))
+    for number, document in of_this.items():
+        found = list(texts.glob(f"{number}_*.txt"))
+        if len(found) != 1:
+            raise record.RecordingError(f"{texts} holds {len(found)} files {number}_*.txt, not one")
         job = record.Job(
-            program=record.with_changes(program, document.changes),
+            program=record.with_changes(
+                document.program(found[0].read_text(encoding="utf-8")), document.changes
+            ),
             document=number,
-            data=options.data,
+            data=data,
             seed=SEED,
             steps=1,
             precision="float32",
@@ -114,9 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for i, entries in enumerate(record.in_its_own_process(job, initial_weights)):
             kept[f"weights_{number}_{i}"] = entries
-    save: Any = np.savez_compressed
-    save(str(options.output), **kept)
-    return 0
+    return kept
 
 
 if __name__ == "__main__":

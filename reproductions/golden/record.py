@@ -1080,6 +1080,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--steps must be at least 1")
     if not options.output.parent.is_dir():
         parser.error(f"--output: there is no folder {options.output.parent}")
+    if options.output.suffix != ".json":  # the arrays go beside it, into a .npz
+        parser.error(f"--output: {options.output} does not end in .json")
     document = DOCUMENTS[options.document]
     try:
         text = options.text.read_text(encoding="utf-8")

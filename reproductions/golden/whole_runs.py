@@ -74,7 +74,7 @@ class Steps:
     """The steps of 000 and 003: each `Session.run` of [training step, loss], with both terms."""
 
     def __init__(self, job: Job, data: Data) -> None:
-        self.values: list[list[float]] = []  # [step, 3]: loss; mean reconstruction and KL an image
+        self.values: list[list[float]] = []  # [step, 3]: loss; mean reconstruction and KL per image
         terms: list[Any] = []
         tf: Any = importlib.import_module("tensorflow")
         reader: Any = importlib.import_module("tensorflow.examples.tutorials.mnist.input_data")
@@ -216,7 +216,7 @@ def watch_002(job: Job, data: Data, namespace: Namespace) -> Callable[[], Result
     elbos: list[float] = []
 
     def on_line(line: str) -> None:
-        found = re.match(r"Epoch: \d+, Test set ELBO: ([-.\d]+),", line)
+        found = re.search(record.DOCUMENTS["002"].printed, line)
         if found:
             elbos.append(float(found.group(1)))
             if len(elbos) == job.epochs:
@@ -232,7 +232,7 @@ def watch_004(job: Job, data: Data, namespace: Namespace) -> Callable[[], Result
     keras: Any = importlib.import_module("tensorflow.python.keras")
     keras.datasets.mnist.load_data = load_data_from(data)
     history = watched_fit(keras)
-    tf.enable_eager_execution()  # as the program does; the seed belongs to the mode
+    tf.enable_eager_execution()  # before the seed, which is lost when the mode changes
     tf.set_random_seed(job.seed)
     np.random.seed(job.seed)
 
@@ -285,7 +285,7 @@ KEPT = {
     "000": Kept(
         watch_000,
         "epoch_mean_cost: mean over the 429 batches; epoch_mean_reconstruction, epoch_mean_kl: its"
-        " two terms, an image; epoch_last_batch_cost: what the document prints; test_result: the"
+        " two terms, per image; epoch_last_batch_cost: what the document prints; test_result: the"
         " printed result",
     ),
     "001": Kept(
@@ -344,6 +344,8 @@ def seeds_of(text: str) -> list[int]:
     for part in text.split(","):
         first, _, last = part.partition("-")
         seeds.extend(range(int(first), int(last or first) + 1))
+    if not seeds:
+        raise ValueError(f"{text} names no seed")
     return seeds
 
 
@@ -380,6 +382,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grids", type=Path, help="of 004: folder for each seed's class grids")
     parser.add_argument("--output", type=Path, required=True, help="the file to make or to extend")
     options = parser.parse_args(arguments)
+    if options.epochs is not None and options.document != "002":
+        parser.error("--epochs is for document 002")
+    if options.grids is not None and options.document != "004":
+        parser.error("--grids is for document 004")
     for folder in (options.output.parent, options.grids):  # a wrong one would cost the first run
         if folder is not None and not folder.is_dir():
             parser.error(f"there is no folder {folder}")
