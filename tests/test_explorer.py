@@ -217,6 +217,12 @@ def test_page_fetches_and_evaluates_nothing():
     assert set(re.findall(r'(?:href|src)="([^"]*)"', page)) == {"data:,"}
 
 
+def test_no_placeholder_stands_on_the_page_before_the_script_runs():
+    page = COMMITTED.read_text("utf-8")
+    assert re.search(r'data-t="title"[^>]*>What six', page)
+    assert not re.search(r'data-t="[^"]+"[^>]*>[^<]*\{', page)
+
+
 def test_every_script_is_on_the_page():
     assert {path.name for path in HERE.glob("*.js")} == set(SCRIPTS)
 
@@ -345,6 +351,13 @@ def test_tables_and_pictures_show_what_numpy_computes(browser, module):
     assert browser.complaints() == []
 
 
+def of_a_thousand(n: int) -> str:
+    """In per cent, which are none and all only if they are."""
+    if 0 < n < 5 or 995 <= n < 1000:
+        return f"{n / 10} %"
+    return f"{int(n / 10 + 0.5)} %"
+
+
 def check_tables(browser: Browser, module: str) -> None:
     """Every cell of the nats, of the shares of the wanted digits, and of the codes."""
     cells = "[...b.{}.rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
@@ -354,16 +367,21 @@ def check_tables(browser: Browser, module: str) -> None:
         " chosen: [...b.shares.querySelectorAll('.chosen')].map((cell) => cell.cellIndex),"
         " codes: [...b.readout.querySelectorAll('dd')].map((entry) => entry.textContent)}))"
     )
+    measured = dict(browser.evaluate(
+        "[...find('measured').rows].map((row) => [...row.cells].map((cell) => cell.textContent))"
+        ".map(([name, ...values]) => [name, values])"
+    ))  # fmt: skip
     texts = json.loads((HERE / "en.json").read_text("utf-8"))
     sampled = ".sampled" * (module in ("elbo_cvae", "tfp_cvae"))
     names = [texts[f"nats.{k}"] for k in ("reconstruction", f"kl{sampled}", "weight", "sum")]
-    for run, bench in zip(runs_of(module), page, strict=True):
+    weights = [WEIGHTS.get(run, "1") for run in runs_of(module)]
+    assert measured[texts["measured.kl_weight"]] == weights
+    for run, bench, weight in zip(runs_of(module), page, weights, strict=True):
         model, images, digits = kept(run)
         two, z = digits.tolist().index(2), np.array(bench["z"])
         head, *rows = bench["nats"]
         assert head == ["", texts["nats.document"], texts["nats.proper"]]
         assert [row[0] for row in rows] == names
-        weight = WEIGHTS.get(run, "1")
         assert rows.pop(2)[1:] == [weight, "1"]
         expected = nats_of(module, model, images[two], 2, z)
         for column, (reconstruction, kl), share in zip(
@@ -380,9 +398,12 @@ def check_tables(browser: Browser, module: str) -> None:
         assert np.abs(np.subtract(told, codes)).max() < CELL, (run, told, codes)
 
         worth = json.loads((RUNS[run] / "run.json").read_text("utf-8"))["evaluation"]
-        if "wanted_digits" in worth:  # of a thousand pictures of each digit
-            percent = [f"{int(n / 10 + 0.5)} %" for n in worth["wanted_digits"]["right"]]
-            assert bench["shares"] == [[str(k) for k in range(10)], percent]
+        told = browser.evaluate("document.querySelector('[data-t=\"measured.text\"]').textContent")
+        assert f"for the first {worth['images_sampled']} images" in told
+        assert f"of {worth['samples']} samples" in told
+        if "wanted_digits" in worth:
+            shares = [of_a_thousand(n) for n in worth["wanted_digits"]["right"]]
+            assert bench["shares"] == [[str(k) for k in range(10)], shares]
         else:
             assert bench["shares"] == []
         assert bench["chosen"] == ([2, 2] if bench["shares"] else [])
@@ -491,6 +512,13 @@ def test_dragging_keys_and_the_twin(browser):
     assert np.allclose([x, y], [one[0] - half / 40, one[1] + half / 40])
     browser.press("Home")
     assert browser.evaluate(z) == [[0, 0], [0, 0]]
+    left_alone = browser.evaluate(
+        "[['-', 'ctrlKey'], ['=', 'metaKey'], ['ArrowLeft', 'altKey']].map(([key, held]) =>"
+        " benches[0].plane.canvas.dispatchEvent("
+        "new KeyboardEvent('keydown', {key, [held]: true, cancelable: true})))"
+    )
+    assert left_alone == [True, True, True], "these keys are the browser's"
+    assert browser.evaluate(z) == [[0, 0], [0, 0]]
 
     browser.click("[data-mode=twin]")
     on_show = "[...document.querySelectorAll('article')].filter((a) => a.offsetHeight).length"
@@ -532,6 +560,73 @@ def test_a_drawn_digit_is_encoded_as_numpy_does(browser):
     assert browser.complaints() == []
 
 
+def test_a_moved_z_stays_where_it_is_for_another_digit(browser):
+    """As far from the new digit's mean, where digits have means; it goes with a new image."""
+    for module in CONDITIONAL:
+        open_page(browser, module)
+        from_prior = "benches.map((b) => b.z.map((v, i) => v - priorMean(b)[i]))"
+        at_mean = "benches.every((b) => vector(b.z, 6) === vector(b.q.mean, 6))"
+        browser.click("#digits button:nth-child(2)")
+        assert browser.evaluate(at_mean), "q(z|x) knows the digit, and nobody moved z"
+        browser.drag("article[data-kind=document] .plane", [(0.5, 0.5), (0.6, 0.3)])
+        moved = browser.evaluate(from_prior)
+        browser.click("#digits button:nth-child(8)")
+        assert np.allclose(browser.evaluate(from_prior), moved)
+        assert not browser.evaluate(at_mean)
+        browser.click("#strip button:nth-child(3)")
+        assert browser.evaluate(at_mean)
+    assert browser.complaints() == []
+
+
+def test_z_is_said_once_and_by_name(browser):
+    open_page(browser, "tfp_cvae")
+    browser.evaluate(
+        "window.said = [], new MutationObserver(() => said.push(find('status').textContent))"
+        ".observe(find('status'), {childList: true}), 1"
+    )
+    browser.drag("article[data-kind=document] .plane", [(0.5, 0.5), (0.6, 0.3)])
+    expected = browser.evaluate(
+        "`The document's model: z = ${vector(benches[0].z)}; Its twin: z = ${vector(benches[1].z)}`"
+    )
+    browser.wait_until(f"said.at(-1) === {json.dumps(expected)}")
+    browser.click("#scheme")  # which draws all anew
+    browser.evaluate("new Promise((done) => setTimeout(done, 900))")
+    assert browser.evaluate("said").count(expected) == 1
+    browser.click("[data-mode=twin]")
+    browser.wait_until(f"said.at(-1) === {json.dumps(expected.split('; ')[1])}")
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("half", [0.05, 0.3, 1, 30])
+def test_axes_have_numbers_at_every_zoom(browser, half):
+    """Two or more along each axis, where they belong; to the hundredth where it takes that."""
+    open_page(browser, "mlp_vae")
+    view = {"x": 0.07, "y": -1.234, "half": half}
+    written = browser.evaluate(
+        "(() => { const written = [], {fillText} = CanvasRenderingContext2D.prototype;"
+        " CanvasRenderingContext2D.prototype.fillText = (...what) => written.push(what);"
+        f" Object.assign(benches[0].plane.view, {json.dumps(view)}); benches[0].plane.draw();"
+        " CanvasRenderingContext2D.prototype.fillText = fillText; return written; })()"
+    )
+    side = browser.evaluate("benches[0].plane.canvas.clientWidth")
+    across = [(z, x - 3) for z, x, y in written if y == side - 5]
+    up = [(z, y + 4) for z, x, y in written if x == 4]
+    for ticks, middle, sign in ((across, view["x"], 1), (up, view["y"], -1)):
+        assert 2 <= len(ticks) <= 12
+        assert len({len(z.partition(".")[2]) for z, _ in ticks}) == 1, "all to the same decimal"
+        for z, at in ticks:
+            z = float(z.replace("−", "-"))
+            assert abs((sign * (z - middle) / half + 1) * side / 2 - at) <= 1
+
+
+def test_a_browser_that_cannot_unpack_says_so(browser):
+    open_page(browser, "mlp_vae")
+    assert browser.evaluate("find('old').offsetHeight") == 0
+    browser.evaluate("delete window.DecompressionStream, location.hash = 'conv_vae'")
+    browser.wait_until("find('old').offsetHeight > 0")
+    browser.wait_for("Runtime.exceptionThrown")  # else the next page's test may hear of it
+
+
 def test_language_is_switched_as_a_whole(browser):
     open_page(browser, "tfp_cvae")
     browser.click("[data-language=zh]")
@@ -566,6 +661,13 @@ def test_sliders_begin_with_the_dimensions_of_largest_kl(browser):
     assert browser.evaluate(
         f"state.dims[1] === 6 && {shown} === vector(state.dims.map(d => benches[0].z[d]))"
     )
+    browser.evaluate("find('dim-0').value = 6, find('dim-0').dispatchEvent(new Event('change')), 1")
+    assert browser.evaluate("state.dims") == [6, largest[0]], "they change places"
+    assert browser.evaluate("[0, 1].map((i) => Number(find(`dim-${i}`).value))") == [6, largest[0]]
+    browser.evaluate("setZ(benches[0].z.map((v, d) => d === state.dims[1] ? 5.678 : -0.123)), 1")
+    browser.wait_until(READY)
+    told = "[...find('sliders').querySelectorAll('output')].map((o) => o.value)"
+    assert browser.evaluate(told) == ["5.68", *["−0.12"] * 7], "z itself, not the slider's step"
     browser.evaluate("find('path').value = 1, find('path').dispatchEvent(new Event('input')), 1")
     browser.wait_until(READY)
     model, images, digits = kept("elbo_cvae")

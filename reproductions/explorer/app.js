@@ -81,7 +81,8 @@ function measureSpeed({model, q}) {
 function showMeasured() {
   const row = (key, digits) => [text(`measured.${key}`), ...benches.map((b) => number(b.run.evaluation[key], digits))];
   const rows = [["", ...benches.map((b) => text(`run.${b.kind}`))], row("reconstruction", 2), row("kl", 2),
-    row("kl_weight", 4), row("elbo", 2), row("log_likelihood", 2), row("effective_samples", 0)];
+    [text("measured.kl_weight"), ...benches.map((b) => fraction(b.run.weight))],
+    row("elbo", 2), row("log_likelihood", 2), row("effective_samples", 0)];
   if (benches[0].run.wanted) rows.push([text("measured.wanted"), ...benches.map((b) => percent(b.run.wanted.share))]);
   table(find("measured"), rows);
   const small = (v) => v.toExponential(1).replace("-", "−");
@@ -120,7 +121,9 @@ listen("again", "click", drawAgain);
 listen("grid", "change", () => { state.grid = find("grid").checked; setMode(state.mode); });
 for (const id of ["path", "from", "to"]) listen(id, "input", walk);
 function chooseAxis(axis, dimension) {
-  state.dims[axis] = Number(dimension);
+  const chosen = Number(dimension);
+  if (state.dims[1 - axis] === chosen) state.dims[1 - axis] = state.dims[axis]; // they change places
+  state.dims[axis] = chosen;
   makeSliders();
   fit("all");
   refresh();

@@ -6,6 +6,7 @@ const state = {
   language: (navigator.language || "en").startsWith("zh") ? "zh" : "en",
   module: null, mode: "both", digit: 4, image: null, dims: [0, 1], draws: [], eps: null,
   visible: new Set(Array(10).keys()), grid: false, theme: 0, speed: [],
+  moved: false, // whether z was moved since the image was chosen
 };
 const loaded = {}; // models and codes, by module and run
 const [images, labels] = [{}, {}]; // of a data set: twenty test images, and the labels of all of them
@@ -17,7 +18,9 @@ const text = (key, values = {}) => {
   return (own[`${state.module}.${key}`] ?? own[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 };
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
-const percent = (share) => `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
+// Whole per cent; with a decimal where rounding alone would make it 0 % or 100 %.
+const percent = (share) => `${(100 * share).toFixed(share % 1 && Math.round(100 * share) % 100 === 0 ? 1 : 0)} %`;
+const fraction = (weight) => (weight === 1 ? "1" : `1/${Math.round(1 / weight)}`);
 const vector = (values, digits) => `(${values.map((v) => number(v, digits)).join(", ")})`;
 const className = (k) => (modules[state.module].dataset === "fashion_mnist" ? text(`fashion.${k}`) : String(k));
 
@@ -27,11 +30,13 @@ function element(tag, parent, content = "", attributes = {}) {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return parent.appendChild(made);
 }
-function table(target, rows) {
+// The first row is of heads, and the first column where the rows have names.
+function table(target, rows, named = true) {
   target.replaceChildren();
   rows.forEach((row, i) => {
     const line = element("tr", target);
-    row.forEach((cell, j) => i && j ? element("td", line, cell) : element("th", line, cell, {scope: i ? "row" : "col"}));
+    row.forEach((cell, j) => i && (j || !named)
+      ? element("td", line, cell) : element("th", line, cell, {scope: i ? "row" : "col"}));
   });
 }
 const press = (buttons, isPressed) =>

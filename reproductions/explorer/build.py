@@ -31,7 +31,8 @@ LANGUAGES = ("en", "zh")
 # The document's own grid of codes: normal quantiles from 5 % to 95 %, or evenly spaced.
 GRIDS = {"rmsprop_vae": rmsprop_vae.GRID.tolist()}
 EVALUATED = (
-    "reconstruction", "kl", "elbo", "log_likelihood", "effective_samples", "kl_weight",
+    "reconstruction", "kl", "elbo", "log_likelihood", "effective_samples", "samples",
+    "images_sampled",
 )  # fmt: skip
 
 
@@ -90,7 +91,8 @@ def _add_run(name: str, folder: Path, blobs: dict[str, bytes]) -> dict[str, Any]
         "evaluation": {key: evaluation[key] for key in EVALUATED},
         "wanted": evaluation.get("wanted_digits"),
         "drawn": DRAWN,  # pictures of each digit
-        "weight": 1 / round(1 / evaluation["kl_weight"]),  # of the reciprocal two digits are kept
+        # run.json keeps two digits of the weight, which is one over a whole number
+        "weight": 1 / round(1 / evaluation["kl_weight"]),
         "differences": [
             float(measured[key]) for key in ("numpy_pixels", "javascript_pixels", "rounding_pixels")
         ],
@@ -178,12 +180,10 @@ def _page(modules: dict[str, Any], blobs: dict[str, bytes]) -> str:
         for name, content in (("modules", modules), ("texts", texts))
     )
     page = (HERE / "page.html").read_text("utf-8")
-    # English stands in the page from the start, so that nothing moves when the script begins.
-    page = re.sub(
-        r'(data-t="([^"]+)"[^>]*>)',
-        lambda m: m[1] + escape(texts["en"].get(m[2], ""), quote=False),
-        page,
-    )
+    # English stands in the page from the start, so that little moves when the script begins; only
+    # the texts with a placeholder wait for it.
+    plain = {key: escape(text, quote=False) for key, text in texts["en"].items() if "{" not in text}
+    page = re.sub(r'(data-t="([^"]+)"[^>]*>)', lambda m: m[1] + plain.get(m[2], ""), page)
     for name, content in {
         "style_hash": csp_hash(style), "script_hash": csp_hash(script),
         "style": style, "data": data, "script": script,

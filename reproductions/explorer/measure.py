@@ -29,8 +29,8 @@ from reproductions.explorer.build import HERE, describe, pack
 from reproductions.explorer.models import Model, load, rounded
 
 PER_CLASS = 2  # test images of each class that the page shows, and that the networks are tried on
-# How many codes the page has, and levels along an axis, by the dimensions that there are: fifty of
-# them for all 10,000 images would be half a megabyte.
+# By the dimensions of a code: how many codes the page has, and how many levels each coordinate has.
+# All 10,000 codes in fifty dimensions would take half a megabyte.
 CODES = {2: (10_000, 4_096), 50: (5_000, 256)}
 NODE = """
 const {spec, weights, images, digits, codes} = JSON.parse(require("fs").readFileSync(0, "utf8"));

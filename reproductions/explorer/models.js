@@ -23,7 +23,8 @@ const shown = () => benches.filter((b) => state.mode === "both" || b.kind === st
 async function choose(module) {
   state.wanted = module;
   find("main").setAttribute("aria-busy", "true");
-  const made = await Promise.all(Object.keys(modules[module].runs).map((kind) => load(module, kind)));
+  const made = await Promise.all(Object.keys(modules[module].runs).map((kind) => load(module, kind)))
+    .catch((error) => { find("old").hidden = false; throw error; });
   if (state.wanted !== module) return; // another was chosen meanwhile
   benches = made;
   const {model, run} = benches[0];
@@ -46,18 +47,21 @@ async function choose(module) {
 function setZ(z, bench = benches[0]) {
   const step = z.map((v, i) => v - priorMean(bench)[i]);
   for (const b of benches) b.z = step.map((v, i) => v + priorMean(b)[i]);
+  state.moved = true;
   refresh();
 }
-function encodeImage() {
+// Moves z into q(z|x), unless a person moved it elsewhere.
+function encodeImage(moved = false) {
+  state.moved = moved;
   for (const b of benches) {
     b.q = state.image && encode(b.model, state.image, state.digit);
-    if (b.q) b.z = b.q.mean.map((m, i) => m + sum(state.eps, (e, j) => e * b.q.scale[i][j]));
+    if (b.q && !moved) b.z = b.q.mean.map((m, i) => m + sum(state.eps, (e, j) => e * b.q.scale[i][j]));
   }
   paintImage(find("seen"), state.image || new Uint8Array(784));
   refresh();
 }
 function pick(i) {
-  Object.assign(state, {image: testImage(i), digit: modules[state.module].digits[i]});
+  Object.assign(state, {image: testImage(i), digit: modules[state.module].digits[i], moved: false});
   pad.clear();
   find("drawing").classList.add("empty");
   press(find("strip").children, (b, k) => k === i);
@@ -67,7 +71,7 @@ function setDigit(digit) {
   for (const b of benches) b.z = b.z.map((v, i) => v - priorMean(b)[i] + priorMean(b, digit)[i]);
   state.digit = digit;
   press(find("digits").children, (b, k) => k === digit);
-  encodeImage();
+  encodeImage(state.moved);
   showDraws();
   if (state.grid) makeGrid();
 }

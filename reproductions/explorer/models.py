@@ -22,7 +22,7 @@ from reproductions.elbo_cvae import THRESHOLD
 from reproductions.explorer.networks import Layer, Network, apply, sigmoid
 
 TRIL_SHIFT = 1e-5  # what TFP adds to the diagonal of a triangular scale
-SMALL = 4_096  # numbers of a tensor: below, see `step_of`
+SMALL = 4_096  # a tensor with fewer numbers is rounded less, see `step_of`
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def as_rounded(array: np.ndarray) -> np.ndarray:
 def step_of(array: np.ndarray) -> float:
     """What a tensor is rounded to multiples of, a power of two; they fit into sixteen bits.
 
-    That is a thousandth of a large tensor's standard deviation, about, and as little as sixteen
-    bits allow for a small one, where it costs no bytes to speak of.
+    A large tensor's step is about a thousandth of its standard deviation. A small tensor's step is
+    the finest that sixteen bits allow, because its bytes hardly count.
     """
     finest = 2.0 ** np.ceil(np.log2(np.abs(array).max())) / 2**14
     if array.size < SMALL:

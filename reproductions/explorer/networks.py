@@ -44,7 +44,6 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": leaky_relu,
     "tanh": np.tanh,
-    "sigmoid": sigmoid,
 }
 
 

@@ -1,5 +1,6 @@
 // A plane of codes: points, the prior, q(z|x), the document's grid, and the z that one drags.
 const REACH = 4; // of the view "prior", in standard deviations
+const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]; // between numbers of an axis
 
 // host.scene() gives what there is to see, host.move(point) is told where z is dragged to,
 // host.zoom(factor, dx, dy) how the view is to change: all in units of z.
@@ -24,15 +25,19 @@ function makePlane(canvas, host) {
     context.stroke();
   }
   function axes(ctx) {
-    const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => s * (side / 100) > view.half) || 200;
+    const step = STEPS.find((s) => s * (side / 100) > view.half) || 200;
+    const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
     Object.assign(ctx, {strokeStyle: colour("rule"), fillStyle: colour("muted"), lineWidth: 1});
     ctx.font = "11px system-ui, sans-serif";
     for (const [centre, across] of [[view.x, true], [view.y, false]]) {
-      for (let z = Math.ceil((centre - view.half) / step) * step; z < centre + view.half; z += step) {
+      for (let n = Math.ceil((centre - view.half) / step); n * step < centre + view.half; n++) {
+        const z = n * step;
         const at = Math.round(across ? toX(z) : toY(z)) + 0.5;
         const [x, y, width, height, left, base] = across ? [at, 0, 0, side, at + 3, side - 5] : [0, at, side, 0, 4, at - 4];
         ctx.strokeRect(x, y, width, height);
-        if (at > 16 && at < side - 16) ctx.fillText(z, left, base);
+        const label = number(z, digits);
+        const fits = at > 16 && at < side - 16 && left + ctx.measureText(label).width < side;
+        if (fits) ctx.fillText(label, left, base);
       }
     }
   }
@@ -75,6 +80,7 @@ function makePlane(canvas, host) {
     if (Math.max(...apart) < 60) return; // no room
     context.textAlign = "center";
     context.font = `600 ${side < 260 || !scene.numerals ? 10 : 13}px system-ui, sans-serif`;
+    context.fillStyle = colour("ink");
     Object.assign(context, {strokeStyle: colour("plane"), lineWidth: 4, lineJoin: "round"});
     const placed = []; // a name moves down until it lies on no other
     scene.means.forEach((mean, k) => {
@@ -85,7 +91,6 @@ function makePlane(canvas, host) {
       while (placed.some((p) => Math.abs(p.x - x) < p.half + half && Math.abs(p.y - y) < 11)) y += 1;
       placed.push({x, y, half});
       context.strokeText(name, x, y);
-      context.fillStyle = colour(`class-${k}`);
       context.fillText(name, x, y);
     });
     context.textAlign = "start";
@@ -153,6 +158,7 @@ function makePlane(canvas, host) {
     host.zoom(Math.exp(event.deltaY / 500), 0, 0);
   }, {passive: false});
   canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const step = view.half / (event.shiftKey ? 5 : 40);
     const [x, y] = host.scene().z;
     const points = {ArrowLeft: [x - step, y], ArrowRight: [x + step, y], ArrowUp: [x, y + step],

@@ -6,6 +6,7 @@ function refresh() {
   requestAnimationFrame(() => {
     refreshing = false;
     for (const b of shown()) showBench(b);
+    announce();
     showSliders();
     if (conditional()) showLabels();
   });
@@ -14,15 +15,19 @@ function showBench(b) {
   b.decoded = decode(b.model, b.z, state.digit);
   for (const canvas of [b.picture, find("dims-picture")]) paint(canvas, b.decoded.pixels);
   b.plane.draw();
-  const [i, j] = state.dims;
-  const at = (values, digits) => vector([values[i], values[j]], digits);
-  const rows = [["z", at(b.z)]];
-  if (b.q) rows.push(["μ", at(b.q.mean)], ["σ", at(b.q.scale.map((row) => Math.hypot(...row)), 3)]);
+  const rows = [["z", vector(two(b.z))]];
+  if (b.q) rows.push(["μ", vector(two(b.q.mean))], ["σ", vector(two(b.q.scale).map((row) => Math.hypot(...row)), 3)]);
   b.readout.replaceChildren();
   for (const row of rows) row.forEach((entry, k) => element(k ? "dd" : "dt", b.readout, entry));
   showNats(b);
+}
+// Says once where z has come to rest.
+function announce() {
   clearTimeout(state.speaking);
-  state.speaking = setTimeout(() => { find("status").textContent = `z = ${at(b.z)}`; }, 600);
+  state.speaking = setTimeout(() => {
+    const said = shown().map((b) => `${text(`mode.${b.kind}`)}: z = ${vector(two(b.z))}`).join("; ");
+    if (find("status").textContent !== said) find("status").textContent = said;
+  }, 600);
 }
 function showNats(b) {
   if (!b.q) return table(b.nats, [["", text("nats.none")]]);
@@ -32,7 +37,7 @@ function showNats(b) {
     ["", text("nats.document"), text("nats.proper")],
     [text("nats.reconstruction"), number(n.reconstruction), number(n.properReconstruction)],
     [text(FORMULAS[state.module].kl === "sampled" ? "nats.kl.sampled" : "nats.kl"), number(n.kl), number(n.properKl)],
-    [text("nats.weight"), weight === 1 ? "1" : `1/${Math.round(1 / weight)}`, "1"],
+    [text("nats.weight"), fraction(weight), "1"],
     [text("nats.sum"), number(n.reconstruction + n.kl * weight), number(n.properReconstruction + n.properKl)],
   ]);
 }
@@ -48,19 +53,18 @@ function showDraws() {
   })));
   for (const {run, shares} of benches) {
     if (!run.wanted) continue;
-    table(shares, [[...Array(10).keys()], run.wanted.right.map((right) => `${Math.round(100 * right / run.drawn)} %`)]);
+    table(shares, [[...Array(10).keys()], run.wanted.right.map((right) => percent(right / run.drawn))], false);
     for (const row of shares.children) row.children[state.digit].className = "chosen";
   }
 }
 
 // --- The plane ---
+const two = (values) => state.dims.map((d) => values[d]);
 function scene(b) {
-  const [i, j] = state.dims;
-  const two = (values) => [values[i], values[j]];
   return {
     codes: two(b.codes), labels: labels[modules[state.module].dataset], visible: state.visible,
     means: b.means.map(two), names: b.means.map((_, k) => className(k)), prior: two(priorMean(b)),
-    q: b.q && {mean: two(b.q.mean), scale: [two(b.q.scale[i]), two(b.q.scale[j])]}, z: two(b.z),
+    q: b.q && {mean: two(b.q.mean), scale: two(b.q.scale).map(two)}, z: two(b.z),
     grid: state.grid && b.grid, numerals: modules[state.module].dataset !== "fashion_mnist",
     key: [state.dims, state.theme, state.grid && b.grid.filter((g) => g.picture).length],
   };
@@ -86,7 +90,7 @@ function fit(what) {
   const halves = ranges.flat().map(([low, high], i) =>
     Math.max(high - middles.flat()[i], middles.flat()[i] - low));
   benches.forEach((b, i) => {
-    const [x, y] = what === "all" ? middles[i] : state.dims.map((d) => priorMean(b)[d]);
+    const [x, y] = what === "all" ? middles[i] : two(priorMean(b));
     Object.assign(b.plane.view, {x, y, half: what === "all" ? Math.max(REACH, ...halves) * 1.05 : REACH});
     b.plane.draw();
   });
@@ -115,8 +119,9 @@ function makeGrid() {
 // --- Fifty dimensions ---
 function showSliders() {
   for (const input of find("sliders").querySelectorAll("input")) {
-    input.value = benches[0].z[Number(input.dataset.dim)];
-    input.nextElementSibling.value = number(Number(input.value));
+    const v = benches[0].z[Number(input.dataset.dim)];
+    input.value = v; // rounded, and cut at its ends
+    input.nextElementSibling.value = number(v);
   }
 }
 function makeSliders() {
