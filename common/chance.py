@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from common.errors import BadInput
+from common.settings import MAX_SEED, check_whole
 
 Tail = Literal["carry", "drop", "keep"]
 
@@ -124,7 +125,12 @@ class Seeded:
     """Chance for a run: every draw a function of (seed, what it is for, which one)."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        """Takes a seed.
+
+        Raises:
+          BadInput: it is no whole number from 0 to MAX_SEED.
+        """
+        self.seed = check_whole("seed", seed, MAX_SEED)
 
     def _generator(self, stream: str, index: int = 0) -> np.random.Generator:
         counter = [0, 0, index, _STREAMS[stream]]  # 2^128 numbers apart

@@ -219,7 +219,10 @@ def new_file(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """The same of a file in a folder that is there, so that a wrong one costs no work."""
+    """The `type` of an option that names a file to write, in a folder that exists.
+
+    A mistyped folder is found before the work begins.
+    """
     path = new_file(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")

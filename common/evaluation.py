@@ -24,7 +24,6 @@ SAMPLES = 500  # of z for each image's log-likelihood
 IMAGES = 100  # whose log-likelihood the end of a run estimates; the whole test set takes minutes
 ACTIVE = 0.01  # a latent unit is active if the variance of its z_mean over the images is larger
 DRAWN = 1_000  # pictures of each digit, from the prior
-FACTOR_BATCHES = 16  # batches from which the objective's factors are estimated
 LIKELIHOODS = {
     "binarised": "Bernoulli of binarised pixels",
     "grey": "grey levels taken as probabilities: not normalised, so no likelihood of grey pixels,"
@@ -161,25 +160,26 @@ def _log_weights(
 def objective_factors(experiment: Experiment) -> tuple[float, float]:
     """The factors of reconstruction and KL in the document's objective, (1, 1) in an ELBO.
 
-    The objective is linear in a batch's mean reconstruction and mean KL; the factors are fitted to
-    batches of the document's size.
+    The objective is linear in a batch's mean reconstruction and mean KL. The factors are its
+    derivatives by them, for a batch of the document's size.
     """
     data = experiment.data
     size = experiment.batches.batch_size
-    rows, totals = [], []
-    for k in range(FACTOR_BATCHES):
-        chosen = np.random.default_rng(k).integers(len(data.test_images), size=size)
-        eps = tf.constant(
-            experiment.chance.codes(f"objective {k}", (size, experiment.latent_dim)),
-            experiment.dtype,
+    chosen = np.arange(size) % len(data.test_images)
+    eps = experiment.chance.codes("objective", (size, experiment.latent_dim))
+    with tf.GradientTape() as tape:
+        losses = experiment.loss(
+            data.test_images[chosen],
+            data.test_labels[chosen],
+            tf.constant(eps, experiment.dtype),
         )
-        losses = experiment.loss(data.test_images[chosen], data.test_labels[chosen], eps)
-        rows.append([np.mean(losses.reconstruction), np.mean(losses.kl)])
-        totals.append(float(losses.loss))
-    reconstruction_factor, kl_factor = np.linalg.lstsq(
-        np.array(rows), np.array(totals), rcond=None
-    )[0]
-    return float(reconstruction_factor), float(kl_factor)
+    of_each_image = tape.gradient(
+        losses.loss,
+        [losses.reconstruction, losses.kl],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    reconstruction_factor, kl_factor = (float(tf.reduce_sum(g)) for g in of_each_image)
+    return reconstruction_factor, kl_factor
 
 
 def encode_test_set(experiment: Experiment) -> Posterior:
@@ -231,14 +231,20 @@ def count_right(pictures: np.ndarray) -> np.ndarray:
 
 
 def class_centres(experiment: Experiment) -> np.ndarray:
-    """The classes' prior means, or their mean codes where these are all the same, [10, latent]."""
+    """The classes' prior means, or their mean codes where these are all the same, [10, latent].
+
+    The mean code of a class without images is infinitely far from everything.
+    """
     data = experiment.data
     digits = np.arange(10, dtype=np.uint8)
-    prior_means = np.asarray(experiment.posterior(data.test_images[:10], digits).prior_mean)
+    any_images = np.repeat(data.test_images[:1], 10, axis=0)
+    prior_means = np.asarray(experiment.posterior(any_images, digits).prior_mean)
     if np.ptp(prior_means, axis=0).any():
         return prior_means
     labels = data.train_labels[:10_000]
     z_mean = in_batches(
         lambda *batch: experiment.posterior(*batch).z_mean, data.train_images[:10_000], labels
     )
-    return np.stack([z_mean[labels == digit].mean(axis=0) for digit in digits])
+    nowhere = np.full(experiment.latent_dim, np.inf)
+    of_digits = (z_mean[labels == digit] for digit in digits)
+    return np.stack([codes.mean(axis=0) if len(codes) else nowhere for codes in of_digits])

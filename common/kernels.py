@@ -19,7 +19,16 @@ STRIDES = [1, 1, 1, 1]
 
 
 def two_heads(h: tf.Tensor, w1: tf.Tensor, w2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`h @ w1` and `h @ w2`, [batch, columns] each, in one product."""
+    """`h @ w1` and `h @ w2` in one product.
+
+    Args:
+      h: [batch, n].
+      w1: [n, columns].
+      w2: the same shape.
+
+    Returns:
+      Both, [batch, columns] each.
+    """
     first, second = tf.split(h @ tf.concat([w1, w2], axis=1), num_or_size_splits=2, axis=1)
     return first, second
 

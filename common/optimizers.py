@@ -21,9 +21,11 @@ RMSPROP_DECAY = 0.9
 
 
 class Optimizer:
-    """Variables to train, in the document's order, and for each slots of the same shape.
+    """Variables to train, in the document's order, with their slots.
 
-    `state` is everything that a resumed run must get back.
+    A slot is a running average of a variable's gradient or of its square, of the variable's shape.
+    `starts` has the first value of each of a variable's slots. `state` is everything that a resumed
+    run must get back.
     """
 
     def __init__(self, variables: Sequence[Any], learning_rate: float, starts: Sequence[float]):

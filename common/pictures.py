@@ -38,7 +38,12 @@ def decoded(decode: Callable[[Any], Any], z: np.ndarray, dtype: str) -> np.ndarr
 
 
 def tile(images: np.ndarray, gap: int = 0) -> np.ndarray:
-    """Puts images [rows, columns, height, width] side by side: one image [rows*h, columns*w]."""
+    """Puts images [rows, columns, height, width] side by side into one image.
+
+    Args:
+      images: what to put there.
+      gap: black (0) pixels between two images; there are none around the sheet.
+    """
     rows, columns, height, width = images.shape
     if gap:
         pad = [(0, 0), (0, 0), (0, gap), (0, gap)]

@@ -151,6 +151,9 @@ class Program:
           z_mean: posterior means of the test images, [n, latent]; computed if left out.
           drawn: how many pictures of each digit a conditional model draws; None: as many as a run.
           **sizes: `images`, `samples` and `track` of `evaluation.evaluate`.
+
+        Raises:
+          TrainingFailed: the loss of a test image is not finite.
         """
         if z_mean is None:
             z_mean = evaluation.encode_test_set(experiment).z_mean
@@ -173,8 +176,8 @@ class Program:
           BadInput: an option is unknown, or its value cannot be used.
         """
         description = (
-            f"{self.summary} (document {self.document}). Without options it runs exactly as the"
-            " document says."
+            f"{self.summary} (document {self.document}). Without options it has the document's"
+            " own settings."
         )
         return parse(self.name, description, self.config, self.quick, arguments)
 

@@ -343,7 +343,7 @@ class CheckpointFolder:
 
     def save(self, progress: Progress, state: dict[str, np.ndarray]) -> None:
         """Writes a checkpoint, then removes all but this and the one before."""
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         entries = dict(vars(progress))
         arrays = {"losses": entries.pop("losses"), "frames": np.array(entries.pop("frames"))}
         content = io.BytesIO()

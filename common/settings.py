@@ -94,12 +94,16 @@ def checked_number(kind: type, value: Any, low: float, high: float) -> Any:
     return kind(value)
 
 
-def check_digit(digit: int) -> None:
-    """Raises BadInput if `digit` is none of 0 .. 9."""
+def check_whole(name: str, value: Any, high: int) -> int:
+    """A value as an int.
+
+    Raises:
+      BadInput: with its name; it is no whole number from 0 to `high`.
+    """
     try:
-        checked_number(int, digit, 0, 9)
+        return checked_number(int, value, 0, high)
     except ValueError as error:
-        raise BadInput(f"digit: {error}") from None
+        raise BadInput(f"{name}: {error}") from None
 
 
 def number_type(hint: Any) -> type:

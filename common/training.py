@@ -298,7 +298,7 @@ class Listener:
         """After each row of the history, with what the document prints then."""
 
     def close(self) -> None:
-        """After the last step, or where the training stopped."""
+        """For whoever made the listener to call after `fit`, however that ended."""
 
 
 def fit(
@@ -313,8 +313,11 @@ def fit(
       checkpoints: where they lie; None: nothing is saved.
       listeners: are told how the training goes.
 
+    Returns:
+      How far it came. `rows` is the history, one row a round.
+
     Raises:
-      BadInput: the checkpoint is of a longer run.
+      BadInput: the checkpoint is of a longer run, or of another model.
       TrainingFailed: a loss is not finite. The checkpoints are those from before.
       Interrupted: SIGINT or SIGTERM arrived; a checkpoint of this very step was saved.
     """

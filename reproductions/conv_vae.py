@@ -18,8 +18,9 @@ Kept quirks
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. The picture of the decoded grid has axes in units of z. A run also draws reconstructions,
-     curves and the GIF.
+  2. The scatter has colours of its own, a number on each class and the prior's circle; the picture
+     of the decoded grid has axes in units of z. A run also draws reconstructions, curves and the
+     GIF.
   3. The document seeds the graph (9102); the seed here is --seed.
 
 The document prints no numbers. The original, run whole on TF 1.14 (eight seeds), ends at a

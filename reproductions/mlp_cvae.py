@@ -48,7 +48,7 @@ from common.lazy import tf
 from common.optimizers import TF1Adam
 from common.pictures import decoded, grid_codes, normal_quantiles, tile, to_uint8
 from common.program import Program
-from common.settings import Settings, check_digit, choice, setting, variant
+from common.settings import Settings, check_whole, choice, setting, variant
 from common.training import Experiment, Losses, Posterior, Progress
 
 PIXELS = 784
@@ -171,8 +171,12 @@ def pictures_of(model: Model, z: np.ndarray, digits: np.ndarray) -> np.ndarray:
 
 
 def sample(model: Model, digit: int, z: np.ndarray) -> np.ndarray:
-    """Pictures [..., 28, 28] of a digit, 0 .. 9, from codes z [..., 2]."""
-    check_digit(digit)
+    """Pictures [..., 28, 28] of a digit, from codes z [..., 2].
+
+    Raises:
+      BadInput: the digit is none of 0 .. 9.
+    """
+    check_whole("digit", digit, 9)
     return pictures_of(model, z, np.array(digit))
 
 

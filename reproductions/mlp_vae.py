@@ -21,7 +21,8 @@ Kept quirks
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. A run also draws a latent scatter, reconstructions, curves and the GIF.
+  2. The manifold has axes in units of z. A run also draws a latent scatter, reconstructions, curves
+     and the GIF.
 
 Printed by the document (epoch: cost): 1: 2961.34, 4: 2265.61, 7: 2255.56, 10: 2235.31, 13: 2167.91,
 16: 2352.41, 19: 2194.37, 22: 2146.91, 25: 2127.26, 28: 1911.38, 31: 2092.75, 34: 1870.27, 37:

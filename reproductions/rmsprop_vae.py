@@ -18,10 +18,12 @@ Kept quirks
   5. The manifold's rows are drawn bottom up.
   6. The reader holds back 5,000 training images, and a batch may take images of two passes.
   7. Pixels are float32(x) * float32(1/255), not x / 255.
+  8. The cross-entropy treats grey levels as probabilities.
 
 Deviations
   1. The noise is an argument, so that a recording's noise can take its place.
-  2. A run also draws a latent scatter, reconstructions, curves and the GIF.
+  2. The manifold has axes in units of z. A run also draws a latent scatter, reconstructions, curves
+     and the GIF.
   3. The program's `print(i)` of every step has become the progress bar.
 
 Printed upstream (step: loss), in notebooks/3_NeuralNetworks/variational_autoencoder.ipynb at commit

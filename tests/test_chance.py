@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,12 @@ def test_noise_is_standard_normal_in_float32(name: str) -> None:
     assert z.dtype == np.float32
     assert_moments(z, variance=1.0, fourth=3.0)
     assert stats.kstest(z.ravel()[: N // 10], "norm").pvalue > P_VALUE
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "1", 2**63])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(BadInput, match=r"^seed: .* is not a whole number from 0 to "):
+        Seeded(seed)
 
 
 def test_the_noise_of_consecutive_steps_is_uncorrelated() -> None:

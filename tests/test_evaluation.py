@@ -29,6 +29,7 @@ from tests.conftest import (
     complaint,
     evaluate_little,
     small,
+    small_of,
     train_on,
 )
 
@@ -44,6 +45,8 @@ def linear_gaussian(data: Dataset, scale: float, shift: float) -> Any:
     gain = covariance @ W.T / NOISE**2
     tril = np.linalg.cholesky(covariance) * scale
 
+    decoder = tf.Variable(W)
+
     def pixels(images: Any) -> tf.Tensor:
         return tf.reshape(tf.cast(images, tf.float64), [-1, 784])[:, :PIXELS] / 64 - 2
 
@@ -55,7 +58,7 @@ def linear_gaussian(data: Dataset, scale: float, shift: float) -> Any:
     def loss(images: Any, labels: Any, eps: Any) -> Losses:
         x, q = pixels(images), posterior(images, labels)
         z = q.z_mean + tf.linalg.matvec(q.scale_tril, eps)
-        squares = tf.reduce_sum(tf.square(x - tf.linalg.matvec(W, z)), axis=1) / NOISE**2
+        squares = tf.reduce_sum(tf.square(x - tf.linalg.matvec(decoder, z)), axis=1) / NOISE**2
         reconstruction = 0.5 * (squares + PIXELS * np.log(2 * np.pi * NOISE**2))
         return Losses(tf.reduce_mean(reconstruction), reconstruction, tf.zeros_like(squares))
 
@@ -219,6 +222,31 @@ def test_an_interval_of_a_share() -> None:
     low, high = evaluate.interval(45, 225)
     assert low == pytest.approx(0.153, abs=2e-3)  # Wilson's, worked out by hand
     assert high == pytest.approx(0.257, abs=2e-3)
+
+
+FACTORS = {"mlp_vae": (128, 1), "mlp_cvae": (128, 1), "tfp_cvae": (256, 2)}  # others: 1 and 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_factors_are_exact_also_where_the_kl_hardly_varies(module: str) -> None:
+    port = program(module)
+    experiment = port.experiment(config_of(port), small_of(module), Seeded(0), "float32")
+    factors = evaluation.objective_factors(experiment)
+    assert factors == pytest.approx(FACTORS.get(module, (1, 1)), rel=1e-5)
+
+
+def test_five_images_of_five_classes_have_centres() -> None:
+    port = program("mlp_cvae")
+    images = small("mnist")
+    few = dataclasses.replace(
+        images,
+        train_labels=images.train_labels % 5,
+        test_images=images.test_images[:5],
+        test_labels=images.test_labels[:5] % 5,
+    )
+    centres = evaluation.class_centres(port.experiment(port.config(), few, Seeded(0), "float32"))
+    assert np.isfinite(centres[:5]).all()
+    assert np.isposinf(centres[5:]).all()  # so no code is nearest to a class without images
 
 
 # --- The command ----------------------------------------------------------------------------------

@@ -237,9 +237,9 @@ def test_the_elbo_of_epoch_100_is_upstreams() -> None:
     assert np.abs(np.array(finals) - ELBO).max() <= ELBO_MARGIN
 
 
-# Pocock's level of each look, for 0.05 over all: two, three, four and six looks, see docs/proof.md.
+# Pocock's level of each look, for 0.05 over all: three to six looks, see docs/proof.md.
 LEVELS = {
-    "rmsprop_vae": 0.0294, "mlp_vae": 0.0221, "conv_vae": 0.0221, "elbo_cvae": 0.0182,
+    "mlp_vae": 0.0221, "rmsprop_vae": 0.0221, "conv_vae": 0.0182, "elbo_cvae": 0.0158,
     "tfp_cvae": 0.0142,
 }  # fmt: skip
 NOT_SHOWN = {("tfp_cvae", "validation loss, final")}
@@ -359,7 +359,7 @@ def test_a_run_is_told_where_it_should_end(tmp_path: Path) -> None:
         "reference: 164.1 to 167.0 (95 % prediction interval of 10 seeds); this run: 165.6, inside"
     )
     outside = expectation("m", {"quick": False, "results": {"final_loss": 170.2}}, path)
-    assert outside is not None and "this run: 170.2, outside: compare versions" in outside
+    assert outside is not None and "this run: 170.2, outside, as one good run" in outside
     assert expectation("m", {"quick": True, "results": {"final_loss": 1.0}}, path) is None
     assert expectation("n", record, path) is None
 

@@ -137,10 +137,11 @@ def test_docstring_says_what_the_page_shows(module: str) -> None:
 )
 def test_band_of_the_original(tmp_path: Path, module: str, column: str, xs: range) -> None:
     view = content.read_module(tmp_path, module)
-    seeds, low, high = view["original_bands"][column]
+    seeds, low, high, all_until = view["original_bands"][column]
     assert [x for x, _ in low] == [x for x, _ in high] == list(xs)
     assert all(a <= b for (_, a), (_, b) in zip(low, high, strict=True))
     assert (low == high) == (seeds == 1)
+    assert all_until == (25 if module == "elbo_cvae" else xs[-1])
     assert set(view["original_pictures"]) == set(DOCUMENTS[module].pictures)
 
 
@@ -152,6 +153,9 @@ def test_what_one_seed_alone_reached_is_not_said_of_all(tmp_path: Path) -> None:
         (folder / "history.csv").write_text(f"epoch,test_elbo\n{epoch},-78\n")
         run = content.read_run(folder, read_record(folder), {})
         assert said in charts.comparisons(view, run)[0]
+    assert "the original, test ELBO, 5 seeds (all of them up to 25)" in [
+        curve.name for curve in charts.curves_of(view)
+    ]
 
 
 def test_band_of_the_port(tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_band_of_the_port(tmp_path: Path) -> None:
     runs = [{"loss": [3.0, 2.0], "val_loss": [4.0, 1.0]}, {"loss": [5.0, 1.0], "val_loss": [4, 4]}]
     (tmp_path / "conv_vae" / "seeds.json").write_text(json.dumps({"runs": runs}))
     view = content.read_module(tmp_path, "conv_vae")
-    assert view["bands"]["loss"] == (2, [(1, 3), (2, 1)], [(1, 5), (2, 2)])
+    assert view["bands"]["loss"] == (2, [(1, 3), (2, 1)], [(1, 5), (2, 2)], 2)
     curves = {curve.name: curve for curve in charts.curves_of(view)}
     assert curves["the port, training loss, 2 seeds"].style == "band run-0"
     assert curves["the port, validation loss, 2 seeds"].style == "band run-0 second"
@@ -569,8 +573,8 @@ def test_a_run_shows_what_it_is_worth(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "tfp_cvae", evaluation=worth)
     page = make_page(tmp_path, run)
     assert "<td>144.02<td>13.21<td>−157.23<td>–" in page, "log-likelihood: not known"
-    assert "<td>100%<td>25%<td>0%" in page
-    assert shown(page).count("The test set, nats per image") == 1, "of runs without figures nothing"
+    assert "<td>100.0%<td>25.0%<td>0.0%" in page
+    assert shown(page).count("The test set: nats per image") == 1, "of runs without figures nothing"
 
 
 def test_json_cannot_end_its_script() -> None:

@@ -19,6 +19,7 @@ import pytest
 from common import chance, plotting
 from common.datasets import Dataset
 from common.errors import BadInput
+from common.pictures import tile, to_uint8
 from common.program import Program
 from reproductions import GOLDEN, conv_vae, elbo_cvae, mlp_vae, program, rmsprop_vae, tfp_cvae
 from reproductions.evidence import miniature
@@ -262,6 +263,10 @@ CONTROLS = [
             PICTURES, end_again),
     Control("elbo_cvae", "pictures darker by a grey level",
             changed(elbo_cvae, "pictures_of", lambda p: p * 254 / 255),
+            PICTURES, last_epoch_again),
+    Control("elbo_cvae", "grey levels not stretched",
+            set_to(elbo_cvae, "frame",
+                   lambda *given: tile(to_uint8(elbo_cvae.pictures_of(*given)), gap=2)),
             PICTURES, last_epoch_again),
     Control("tfp_cvae", "class mean of the next digit", other_digit, PICTURES, end_again),
     Control("tfp_cvae", "mean over images for mean over batches",

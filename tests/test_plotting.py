@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgba
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.patches import Circle
 from PIL import Image
 from scipy import special, stats
@@ -559,6 +559,19 @@ def test_the_frames_of_tfp_cvae_have_a_column_for_each_digit() -> None:
     drawn = tiles(tfp_cvae.frame(experiment.model, eps))
     assert drawn.shape[:2] == (6, 10)
     np.testing.assert_allclose(drawn[:, :, 0, :2], grey(means + eps), atol=1)
+
+
+def test_the_frames_of_elbo_cvae_are_stretched_as_imshow_does() -> None:
+    experiment, _ = pictures_of(elbo_cvae)
+    codes = np.random.RandomState(0).standard_normal((4, 4, experiment.latent_dim))
+    codes[0, 0] = 0  # decoded into a picture of one grey
+    drawn = tiles(elbo_cvae.frame(experiment.model, codes), gap=2)
+    for picture, shown in zip(
+        elbo_cvae.pictures_of(experiment.model, codes).reshape(16, SIDE, SIDE),
+        drawn.reshape(16, SIDE, SIDE),
+        strict=True,
+    ):
+        np.testing.assert_allclose(shown, 255 * Normalize()(picture), atol=0.501)
 
 
 def test_the_pictures_of_each_epoch_are_its_frames() -> None:

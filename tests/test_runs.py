@@ -244,7 +244,7 @@ def saved(folder: Path, steps: list[int]) -> CheckpointFolder:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    found = saved(tmp_path / "c", [7]).latest()
+    found = saved(tmp_path / "new" / "c", [7]).latest()
     assert found is not None
     got, state = found
     expected = progress(7)

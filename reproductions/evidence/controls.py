@@ -2,8 +2,8 @@
 
 `tests/test_negative_controls.py` plants each of them and asserts the step.
 
-Some traps no lockstep can catch, because both readings compute the same numbers: `> .5` for `>= .5`
-in elbo_cvae (no grey level of 255 is exactly .5), and sqrt(exp(v)) for exp(v / 2) in mlp_vae.
+Some traps no lockstep can catch. `> .5` for `>= .5` in elbo_cvae computes the same numbers (no grey
+level of 255 is exactly .5); sqrt(exp(v)) for exp(v / 2) in mlp_vae differs by rounding alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from common.optimizers import KerasAdam
 from common.training import Losses
 from reproductions.evidence.mistakes import (
     Mistake,
+    batch_mean,
+    batch_sum,
     constant,
     divided_pixels,
     kl_weight,
@@ -84,14 +86,6 @@ def keras3_cross_entropy(x: tf.Tensor, x_decoded: tf.Tensor) -> tf.Tensor:
     return -(x * tf.math.log(p) + (1 - x) * tf.math.log(1 - p))
 
 
-def _mean(losses: Losses) -> tf.Tensor:
-    return tf.reduce_mean(losses.reconstruction + losses.kl)
-
-
-def _sum(losses: Losses) -> tf.Tensor:
-    return tf.reduce_sum(losses.reconstruction + losses.kl)
-
-
 CONTROLS = (
     Control(
         optimizer_setting("mlp_vae", "Adam's epsilon 1e-7 instead of 1e-8", epsilon=1e-7),
@@ -104,8 +98,8 @@ CONTROLS = (
         ),
         None, 3,
     ),
-    Control(reduced("mlp_vae", "mean instead of sum over the batch", _mean), 1, 1),
-    Control(reduced("mlp_vae", "KL not divided by the batch", _sum), 4, 1),
+    Control(reduced("mlp_vae", "mean instead of sum over the batch", batch_mean), 1, 1),
+    Control(reduced("mlp_vae", "KL not divided by the batch", batch_sum), 4, 1),
     Control(constant("mlp_vae", "60,000 images instead of 55,000", "HELD_BACK", 0), 1, 1),
     Control(divided_pixels("mlp_vae"), None, 1),
     Control(late_noise("mlp_vae"), 2, 1),
@@ -119,7 +113,7 @@ CONTROLS = (
     ),
     Control(constant("rmsprop_vae", "no guard in the logarithms", "LOG_GUARD", 0.0), None, 1),
     Control(constant("rmsprop_vae", "60,000 images instead of 55,000", "HELD_BACK", 0), 1, 1),
-    Control(reduced("rmsprop_vae", "sum instead of mean over the batch", _sum), 1, 1),
+    Control(reduced("rmsprop_vae", "sum instead of mean over the batch", batch_sum), 1, 1),
     Control(divided_pixels("rmsprop_vae"), None, 1),
     Control(late_noise("rmsprop_vae"), 1, 1),
     Control(late_batches("rmsprop_vae"), 1, 1),
@@ -128,7 +122,7 @@ CONTROLS = (
         optimizer_setting("conv_vae", "Nadam's epsilon 1e-8 instead of 1e-7", epsilon=1e-8),
         None, 2,
     ),
-    Control(reduced("conv_vae", "sum instead of mean over the batch", _sum), 1, 1),
+    Control(reduced("conv_vae", "sum instead of mean over the batch", batch_sum), 1, 1),
     Control(kl_weight("conv_vae", 0.5), 2, 1),
     Control(multiplied_pixels("conv_vae"), None, 1),
     Control(late_noise("conv_vae"), 2, 1),
@@ -144,7 +138,7 @@ CONTROLS = (
         ),
         1, 1,
     ),
-    Control(reduced("elbo_cvae", "sum instead of mean over the batch", _sum), 1, 1),
+    Control(reduced("elbo_cvae", "sum instead of mean over the batch", batch_sum), 1, 1),
     Control(constant("elbo_cvae", "binarised at 64", "THRESHOLD", 64), 1, 1),
     Control(late_noise("elbo_cvae"), 1, 1),
     Control(late_batches("elbo_cvae"), 2, 1),

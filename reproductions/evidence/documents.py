@@ -159,7 +159,7 @@ DOCUMENTS = {
                 Curve("epoch_val_loss", "val_loss", "validation loss"),
             ),
             unit="nats per image",
-            seeds=5,
+            seeds=8,
             headline=Headline("val_loss", "validation loss after 30 epochs, nats", "none"),
             pictures=("manifold",),
         ),
@@ -180,7 +180,7 @@ DOCUMENTS = {
             printed=Printed(
                 "printed upstream", (100, 100), (-78.338, -78.327), "test_elbo", ends=True
             ),
-            short=Short(runs=2, epochs=25),
+            short=Short(runs=4, epochs=25),
         ),
         Document(
             module="rmsprop_vae",
@@ -192,7 +192,7 @@ DOCUMENTS = {
             tensorflow="1.14.0",
             curves=(Curve("mean_loss_per_100_steps", "loss", "mean loss of 100 steps"),),
             unit="nats per image",
-            seeds=10,
+            seeds=32,
             headline=Headline(
                 "loss", "loss of steps 2,901 to 3,000, nats", "172.93 (upstream, step 3,000)"
             ),

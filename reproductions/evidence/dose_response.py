@@ -29,6 +29,8 @@ from reproductions.evidence import kept, lockstep
 from reproductions.evidence.documents import DOCUMENTS
 from reproductions.evidence.equivalence import Comparison, signed
 from reproductions.evidence.mistakes import (
+    batch_mean,
+    batch_sum,
     constant,
     divided_pixels,
     kl_weight,
@@ -49,8 +51,7 @@ MISTAKES = (
     optimizer_setting("rmsprop_vae", "mean square from zeros", initial_mean_square=0.0),
     divided_pixels("rmsprop_vae"),
     constant("rmsprop_vae", "60,000 images instead of 55,000", "HELD_BACK", 0),
-    reduced("rmsprop_vae", "sum instead of mean over the batch",
-            lambda x: tf.reduce_sum(x.reconstruction + x.kl)),
+    reduced("rmsprop_vae", "sum instead of mean over the batch", batch_sum),
     learning_rate("mlp_vae", 1.03),
     learning_rate("mlp_vae", 1.1),
     learning_rate("mlp_vae", 1.3),
@@ -58,8 +59,7 @@ MISTAKES = (
     kl_weight("mlp_vae", 0.5),
     optimizer_setting("mlp_vae", "epsilon 1e-7 instead of 1e-8", epsilon=1e-7),
     divided_pixels("mlp_vae"),
-    reduced("mlp_vae", "mean instead of sum over the batch",
-            lambda x: tf.reduce_mean(x.reconstruction + x.kl)),
+    reduced("mlp_vae", "mean instead of sum over the batch", batch_mean),
     optimizer_setting("conv_vae", "Keras 3's Nadam", schedule_decay=1.0),
     kl_weight("conv_vae", 0.5),
 )  # fmt: skip

@@ -62,8 +62,11 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Difference of the means, relative to the original's."""
-        return float(self.ours.mean() / self.theirs.mean() - 1)
+        """Difference of the means, relative to the size of the original's.
+
+        It is below zero where ours is lower, also of an ELBO, which is a negative number.
+        """
+        return float((self.ours.mean() - self.theirs.mean()) / abs(self.theirs.mean()))
 
     @property
     def in_spreads(self) -> float | None:
@@ -90,15 +93,17 @@ class Comparison:
             test = self._ratio_test(ratio)
             return sign * float(test.statistic) - float(t.ppf(1 - ALPHA, test.df))
 
+        means = float(self.ours.mean() / self.theirs.mean())
         ends = []
         for sign in (1, -1):  # the lower end, the upper end
-            inside, step = 1 + self.difference, 0.01
+            inside, step = means, 0.01
             while excess(inside - sign * step, sign) < 0 and step < 10:
                 step *= 2
             outside = inside - sign * step
             end = brentq(excess, inside, outside, args=(sign,)) if step < 10 else -sign * math.inf
             ends.append(float(end - 1))
-        return ends[0], ends[1]
+        low, high = sorted(float(np.sign(self.theirs.mean())) * end for end in ends)
+        return low, high
 
     def _ratio_test(self, ratio: float) -> Any:
         """Welch's test of "our mean is `ratio` times theirs"; values below zero compare by size."""

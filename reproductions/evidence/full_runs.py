@@ -56,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _full_runs(argv: Sequence[str] | None) -> None:
     parser = OneLineParser(
         "reproductions.evidence.full_runs",
-        "Makes the kept results: whole runs with the documents' own settings. What is kept already,"
-        " and made by the present code, is not made again: remove seeds.json to train it anew.",
+        "Makes the kept results: whole runs with the documents' own settings. Kept seeds and short"
+        " runs of the present code are not made again (remove seeds.json to train them anew);"
+        " variants and quick runs are, unless their folders lie in DIR.",
     )
     parser.add_argument(
         "modules", nargs="*", type=one_of(MODULES), metavar="module",
@@ -80,6 +81,8 @@ def _full_runs(argv: Sequence[str] | None) -> None:
         "--renew", action="store_true", help="check that a change of code left the results alone"
     )
     options = parser.parse_args(argv)
+    if options.renew and options.part:
+        parser.error("--renew makes no part of the results: leave out --part")
     for module in options.modules or MODULES:
         if options.renew:
             renew(DOCUMENTS[module])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,14 @@ def original_curves(number: str, recorded: str) -> list[np.ndarray]:
     """A curve of each of the original's whole runs that has it, one array [rounds] for each."""
     content = json.loads((GOLDEN / number / "full-runs.json").read_text(encoding="utf-8"))
     return [np.array(run[recorded]) for run in content["runs"] if recorded in run]
+
+
+def band(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lowest, the mean and the highest of curves [rounds], of which some may end early."""
+    padded = np.full([len(curves), max(map(len, curves))], np.nan)
+    for row, curve in zip(padded, curves, strict=True):
+        row[: len(curve)] = curve
+    return np.nanmin(padded, 0), np.nanmean(padded, 0), np.nanmax(padded, 0)
 
 
 def original_grids() -> list[np.ndarray]:

@@ -35,6 +35,7 @@ ENVELOPES = 10
 # Of variables and slots, relative to their norm. Measured in float64: 1e-13 at most.
 ARRAY_FLOOR = {"float32": VARIABLE_FLOOR["float32"], "float64": 1e-10}
 SIDE = 28  # pixels along a side of an image
+ROUNDED = 0.501  # of a grey level: how far rounding to whole ones moves it
 PRINTED = re.compile(r"(?:cost=|Loss:) (-?[\d.]+)")  # the number in a line that the port prints
 # What every miniature has, see golden/README.md.
 WORDS = {
@@ -220,13 +221,15 @@ class SixteenCodes(Listener):
         self._draw(progress.frames[-1])
 
     def _draw(self, frame: np.ndarray) -> None:
-        """Keeps the pictures in full; the frame of the run must be these, in grey levels."""
+        """Keeps the pictures in full; the run's frame must show what `imshow` makes of them."""
+        from matplotlib.colors import Normalize
+
         pictures = self._experiment.pictures_of(self._codes, np.zeros(16))
         for k, picture in enumerate(pictures):
             row, column = divmod(k, 4)
             drawn = frame[row * (SIDE + 2) :, column * (SIDE + 2) :][:SIDE, :SIDE]
-            grey = np.rint(np.clip(picture, 0, 1) * 255)
-            self.tiles.append(sketch(picture if np.array_equal(drawn, grey) else drawn / 255))
+            off = np.abs(drawn - 255 * Normalize()(picture)).max()
+            self.tiles.append(sketch(picture if off <= ROUNDED else drawn / 255))
 
 
 class Shown(NamedTuple):

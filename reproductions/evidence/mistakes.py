@@ -92,6 +92,16 @@ def reduced(module: str, what: str, total: Callable[[Losses], tf.Tensor]) -> Mis
     return Mistake(module, what, "loss", wrong)
 
 
+def batch_sum(losses: Losses) -> tf.Tensor:
+    """The sum over the batch."""
+    return tf.reduce_sum(losses.reconstruction + losses.kl)
+
+
+def batch_mean(losses: Losses) -> tf.Tensor:
+    """The mean over the batch."""
+    return tf.reduce_mean(losses.reconstruction + losses.kl)
+
+
 def _total(module: str, factor: float, losses: Losses) -> tf.Tensor:
     """Each document's reduction, with a factor at the KL."""
     reconstruction, kl = losses.reconstruction, factor * losses.kl
@@ -99,7 +109,7 @@ def _total(module: str, factor: float, losses: Losses) -> tf.Tensor:
         return tf.reduce_mean(tf.reduce_sum(reconstruction) + kl)
     if module == "tfp_cvae":
         return tf.reduce_sum(reconstruction) + 2 * tf.reduce_mean(kl)
-    return tf.reduce_mean(reconstruction + kl)
+    return batch_mean(losses._replace(kl=kl))
 
 
 def constant(module: str, what: str, name: str, value: Any) -> Mistake:

@@ -147,7 +147,9 @@ def whole_runs(document: Document) -> Figure:
             (kept.our_curves(document.module, column, short=True), "tab:blue", "port", "-"),
             (kept.original_curves(document.number, recorded), "tab:orange", "original", "--"),
         ):
-            x, mean = _band(axes, document, values, color=colour, alpha=0.3)
+            low, mean, high = kept.band(values)
+            x = document.steps_per_row * np.arange(1, len(mean) + 1)
+            axes.fill_between(x, low, high, lw=0, color=colour, alpha=0.3)
             label_of_side = f"{side}, {_seeds(values)}: mean, lowest to highest"
             axes.plot(x, mean, style, color=colour, label=label_of_side)
         if document.printed and axes is figure.axes[0]:
@@ -155,8 +157,8 @@ def whole_runs(document: Document) -> Figure:
             axes.plot(at, printed, "kx", ms=5, label=document.printed.source)
             places = expected(document)
             if places:
-                at, _, low, high = zip(*places, strict=True)
-                axes.vlines(at, low, high, "grey", alpha=0.6, label=INTERVAL)
+                at, _, lowest, highest = zip(*places, strict=True)
+                axes.vlines(at, lowest, highest, "grey", alpha=0.6, label=INTERVAL)
         axes.set(title=label, xlabel=document.round_name, ylabel=document.unit)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -170,22 +172,6 @@ def _seeds(curves: Sequence[np.ndarray]) -> str:
     early = [length for length in lengths if length < max(lengths)]
     seeds = f"{len(lengths)} seed" + ("s" if len(lengths) > 1 else "")
     return f"{seeds} ({len(early)} of them to {max(early)})" if early else seeds
-
-
-def _band(
-    axes: Axes, document: Document, values: Sequence[np.ndarray], **style: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shades from the lowest to the highest curve; gives what counts their rounds, and their mean.
-
-    Where some curves end early, the others go on alone.
-    """
-    rounds = max(map(len, values))
-    curves = np.full([len(values), rounds], np.nan)
-    for row, value in zip(curves, values, strict=True):
-        row[: len(value)] = value
-    x = document.steps_per_row * np.arange(1, rounds + 1)
-    axes.fill_between(x, np.nanmin(curves, 0), np.nanmax(curves, 0), lw=0, **style)
-    return x, np.nanmean(curves, 0)
 
 
 def mistakes(found: Sequence[dose_response.Row]) -> Figure:

@@ -77,8 +77,7 @@ def chart(
         f"{escaped(x_name)}</text>"
     )
     parts += [_drawn(c, place, x_name) for c in curves]
-    label = "; ".join(f"{c.name}: {number(c.points[0][1])} to {number(c.points[-1][1])}"
-                      for c in curves if not c.single)  # fmt: skip
+    label = "; ".join(_spoken(c) for c in curves if not c.single)
     kind = "chart large" if width > 600 else "chart"
     return (
         f'<figure class="{kind}"><p class=unit>{escaped(capital(y_name))}</p>'
@@ -86,6 +85,15 @@ def chart(
         f"{''.join(parts)}</svg><figcaption class=legend>"
         f"{''.join(_legend(c) for c in curves)}</figcaption></figure>"
     )
+
+
+def _spoken(curve: Curve) -> str:
+    """Where a curve, or both edges of a band, begin and end."""
+    first, last = (number(curve.points[i][1]) for i in (0, -1))
+    if not curve.upper:
+        return f"{curve.name}: {first} to {last}"
+    high_first, high_last = (number(curve.upper[i][1]) for i in (0, -1))
+    return f"{curve.name}: {first} to {high_first} at first, {last} to {high_last} at last"
 
 
 def _drawn(curve: Curve, place: Callable[[Point], Point], x_name: str) -> str:
@@ -160,6 +168,8 @@ def curves_of(view: ModuleView) -> list[Curve]:
             if band is None:
                 continue
             name = f"{whose}, {curve.label}, {_seeds(band)}"
+            if band.all_until < band.low[-1][0]:
+                name += f" (all of them up to {number(band.all_until)})"
             if band.seeds > 1:
                 drawn.append(Curve(name, band.low, f"band {colour}{second}", upper=band.high))
             elif whose == "the original":  # the port's only one is drawn as a run

@@ -51,6 +51,7 @@ class Band(NamedTuple):
     seeds: int
     low: list[Point]
     high: list[Point]
+    all_until: float  # the last x that all seeds reach
 
 
 class RunView(TypedDict):
@@ -167,11 +168,10 @@ def _joined(text: str) -> str:
 
 def _band(document: Document, curves: Sequence[np.ndarray]) -> Band:
     """The lowest and the highest of curves [rounds], of which some may end early."""
-    rounds = max(len(curve) for curve in curves)
-    found = [[float(curve[i]) for curve in curves if len(curve) > i] for i in range(rounds)]
-    x = [float(document.steps_per_row * (i + 1)) for i in range(rounds)]
-    low, high = (list(zip(x, map(end, found), strict=True)) for end in (min, max))
-    return Band(len(curves), low, high)
+    low, _, high = kept.band(curves)
+    x = [float(document.steps_per_row * (i + 1)) for i in range(len(low))]
+    lower, upper = (list(zip(x, end.tolist(), strict=True)) for end in (low, high))
+    return Band(len(curves), lower, upper, x[min(map(len, curves)) - 1])
 
 
 def read_run(

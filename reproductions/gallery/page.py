@@ -285,12 +285,12 @@ def _evaluation(run: RunView) -> str:
         ("log-likelihood", found.get("log_likelihood"), ".2f"),
         ("weight of the KL", found.get("kl_weight"), ".2g"),
     ]
-    tables = [("The test set, nats per image", worth)]
+    tables = [("The test set: nats per image, and the weight of the KL in training", worth)]
     wanted = found.get("wanted_digits")
     if wanted:
-        shares = [(str(digit), n / DRAWN, ".0%") for digit, n in enumerate(wanted["right"])]
+        shares = [(str(digit), n / DRAWN, ".1%") for digit, n in enumerate(wanted["right"])]
         title = "How often a wanted digit came out, by a classifier"
-        tables.append((title, [*shares, ("all", wanted["share"], ".0%")]))
+        tables.append((title, [*shares, ("all", wanted["share"], ".1%")]))
     return "".join(
         f"<h4>{title}</h4>"
         + _table(
