@@ -352,7 +352,7 @@ def test_far_point_is_named_and_not_drawn() -> None:
 def test_comparison_with_the_original(tmp_path: Path) -> None:
     make_run(tmp_path / "mlp_vae", "mlp_vae")
     view = content.read_module(tmp_path, "mlp_vae")
-    seeds, low, high = view["original_bands"]["loss"]
+    seeds, low, high, _ = view["original_bands"]["loss"]
     (sentence,) = charts.comparisons(view, view["runs"][0])
     said = f"After epoch 3: mean cost of an epoch 297; the original, {seeds} seeds: "
     assert sentence.startswith(said)
