@@ -345,7 +345,7 @@ def seeds_of(text: str) -> list[int]:
         first, _, last = part.partition("-")
         seeds.extend(range(int(first), int(last or first) + 1))
     if not seeds:
-        raise ValueError(f"{text} names no seed")
+        raise argparse.ArgumentTypeError(f"{text} names no seed")
     return seeds
 
 
