@@ -214,9 +214,11 @@ def watch_002(job: Job, data: Data, namespace: Namespace) -> Callable[[], Result
     tf.keras.datasets.mnist.load_data = load_data_from(data)
     tf.random.set_seed(job.seed)
     elbos: list[float] = []
+    printed = record.DOCUMENTS["002"].printed
+    assert printed is not None  # it has a pattern
 
     def on_line(line: str) -> None:
-        found = re.search(record.DOCUMENTS["002"].printed, line)
+        found = re.search(printed, line)
         if found:
             elbos.append(float(found.group(1)))
             if len(elbos) == job.epochs:
