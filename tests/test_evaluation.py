@@ -24,6 +24,7 @@ from reproductions import MODULES, evaluate, program
 from reproductions.evidence.kept import REFERENCE, original_right
 from tests.conftest import (
     CONDITIONAL,
+    FACTORS,
     WITH_OBJECTIVE,
     Load,
     complaint,
@@ -222,9 +223,6 @@ def test_an_interval_of_a_share() -> None:
     low, high = evaluate.interval(45, 225)
     assert low == pytest.approx(0.153, abs=2e-3)  # Wilson's, worked out by hand
     assert high == pytest.approx(0.257, abs=2e-3)
-
-
-FACTORS = {"mlp_vae": (128, 1), "mlp_cvae": (128, 1), "tfp_cvae": (256, 2)}  # others: 1 and 1
 
 
 @pytest.mark.parametrize("module", MODULES)

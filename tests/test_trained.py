@@ -16,7 +16,7 @@ from common.evaluation import LIKELIHOODS, count_right
 from reproductions import MODULES, program
 from reproductions.evidence.kept import REFERENCE
 from reproductions.explorer import models
-from tests.conftest import CONDITIONAL, Load
+from tests.conftest import CONDITIONAL, FACTORS, Load
 
 IMAGES = 40
 SAMPLED, SAMPLES = 3, 50  # images and draws of the log-likelihood
@@ -117,8 +117,7 @@ def test_the_metrics_of_a_trained_model(module: str, whole: Load) -> None:
     assert metrics["active_units"] == sum(np.var(unit) > 0.01 for unit in z_mean.T)
     assert (metrics["images_sampled"], metrics["samples"]) == (SAMPLED, SAMPLES)
     # As the document reduces it over a batch of its size.
-    factors = {"mlp_vae": (128, 1), "mlp_cvae": (128, 1), "tfp_cvae": (256, 2)}
-    of_reconstruction, of_kl = factors.get(module, (1, 1))
+    of_reconstruction, of_kl = FACTORS.get(module, (1, 1))
     objective = of_reconstruction * reconstruction.mean() + of_kl * kl.mean()
     assert metrics["objective"] == pytest.approx(objective, rel=2e-3)
     assert metrics["kl_weight"] == pytest.approx(of_kl / of_reconstruction, rel=0.02)

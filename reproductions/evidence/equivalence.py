@@ -93,10 +93,10 @@ class Comparison:
             test = self._ratio_test(ratio)
             return sign * float(test.statistic) - float(t.ppf(1 - ALPHA, test.df))
 
-        means = float(self.ours.mean() / self.theirs.mean())
+        inside = float(self.ours.mean() / self.theirs.mean())
         ends = []
         for sign in (1, -1):  # the lower end, the upper end
-            inside, step = means, 0.01
+            step = 0.01
             while excess(inside - sign * step, sign) < 0 and step < 10:
                 step *= 2
             outside = inside - sign * step
